@@ -1,0 +1,17 @@
+"""What all tests share: the repository's folder, and a hypothesis profile that needs no example database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("koi", database=None, deadline=None)
+settings.load_profile("koi")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The top folder of the source tree."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,1 @@
+"""Real nodes in network namespaces."""

@@ -1,0 +1,1 @@
+"""Tests of services on disk and of their scripts as real processes."""

@@ -1,0 +1,1 @@
+"""Whole clusters of the real core in one process, on a virtual clock."""

@@ -1,0 +1,1 @@
+"""Tests of what travels: bytes, seals, sockets."""
