@@ -1,0 +1,115 @@
+"""What is known of one service, how it is told, and the one place where its state changes.
+
+Rule: plain data, comparable and copied by copy.copy; every change of state passes through `become`, and the runner is
+told of every change before the script that follows on it is run. service.py decides what comes next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Optional, Union
+
+from koi.core.effects import ERROR, Become, EndScript, KillAll, Log, RunScript, Tell
+from koi.core.messages import Failure, Last, Order, ServiceInfo, ServiceState
+from koi.core.states import FAILED, FAILING, GOAL_STOPPED, QUIET, STATUS, STOPPED, TRANSITIONS, Settings, environment
+from koi.core.status import Corrections
+
+Effect = Union[RunScript, EndScript, KillAll, Tell, Log, Become]
+Lease = Optional[float]
+"""The content of the lease cell: None, the end of the lease in seconds of CLOCK_BOOTTIME, or inf."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """One service, as its worker knows it."""
+
+    settings: Settings
+    state: str = STOPPED
+    asked: Optional[Order] = None
+    """The last order; None until the first."""
+    action: Optional[str] = None
+    """The script that runs now."""
+    begun: bool = False
+    promoted: bool = False
+    """It may be active: promote was begun and neither demote nor stop has succeeded since."""
+    up: bool = False
+    """It may run: start was begun and stop has not succeeded since."""
+    clean: bool = True
+    """False: demote and stop come before all else, for it is not known what runs."""
+    failed: bool = False
+    stuck: bool = False
+    live: bool = False
+    last: Optional[Last] = None
+    demote_seconds: Optional[float] = None
+    ending: bool = False
+    """The running script was told to end."""
+    killed: bool = False
+    """The running script was told to end at once."""
+    recovering: bool = False
+    """The failure is to be forgotten as soon as the service is Failed."""
+    failed_done: bool = False
+    """The `failed` script was begun for the present failure of the node."""
+    lost_at: Optional[float] = None
+    """Since when the service is promoted without a lease."""
+    forced: bool = False
+    """The worker demotes by itself."""
+    overrun: bool = False
+    """It was not demoted in time and everything was killed."""
+    last_stop: bool = False
+    """After everything was killed, `stop` is still to be tried once."""
+    status_at: Optional[float] = None
+    corrections: Corrections = ()
+    told: Optional[ServiceState] = None
+    _effects: tuple[Effect, ...] = ()
+
+    @property
+    def goal(self) -> Optional[str]:
+        """What is wanted: the last order's goal; a service that recovers while it fails is stopped first."""
+        if self.asked is None:
+            return None
+        return GOAL_STOPPED if self.recovering and self.state == FAILING else self.asked.goal
+
+    @property
+    def settled(self) -> bool:
+        """Nothing runs and nothing more would be done to stop it."""
+        return self.begun and self.action is None and self.state in (STOPPED, FAILED) and not self.last_stop
+
+    def report(self) -> ServiceState:
+        """What the runner is told. A running `status` is no news."""
+        s = self.settings
+        action = None if self.action == STATUS else self.action
+        info = ServiceInfo(s.name, s.priority, self.state, action, self.failed, s.pid, self.last)
+        return ServiceState(info, self.promoted, self.stuck, self.live, self.clean, self.demote_seconds)
+
+    def become(self, state: str, why: str) -> None:
+        """The one place where the state changes. AssertionError: states.TRANSITIONS lacks it, a fault of ours."""
+        if state == self.state:
+            return
+        assert state == FAILED or state in TRANSITIONS[self.state], f"{self.settings.name}: {self.state} -> {state}: {why}"
+        self._effects += (Become(self.settings.name, self.state, state, why),)
+        self.state = state
+        if state not in QUIET:
+            self.live = False
+
+    def _fail(self, action: str, exit: Optional[int], seconds: float, line: str, what: str) -> None:
+        self.failed = True
+        self._log(ERROR, f"{self.settings.name} has failed: {what}{': ' + line if line else ''}")
+        self._effects += (Tell("runner", Failure(self.settings.name, action, exit, seconds, line, what)),)
+
+    def _run(self, action: str) -> None:
+        self._effects += (RunScript(action, environment(self.settings, action, self.asked), self.settings.timeout(action)),)
+
+    def _log(self, level: str, text: str) -> None:
+        self._effects += (Log(level, text),)
+
+    def _tell(self) -> None:
+        """Tell the runner at each change; the duration alone of a script that went as the last time is none."""
+        state = self.report()
+        if self.told is None or _essence(state) != _essence(self.told):
+            self.told = state
+            self._effects += (Tell("runner", state),)
+
+
+def _essence(state: ServiceState) -> ServiceState:
+    last = state.info.last
+    return state if last is None else replace(state, info=replace(state.info, last=replace(last, seconds=0.0)))

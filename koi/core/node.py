@@ -1,0 +1,140 @@
+"""The services of one node taken together: what they said last, what they are told, and the node's state.
+
+Rule: orders follow the priorities, and a service goes up only while everything below it is up. What follows from the
+services' states is drawn anew only when one of them changes. runner.py decides when a lease begins and ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Optional
+
+from koi.core.effects import Become, Tell
+from koi.core.messages import Order, ServiceState
+from koi.core.ordering import ENDED, PROMOTED, STARTED, STOPPED, demoted, downward, reached, upward
+
+if TYPE_CHECKING:
+    from koi.core.runner import RunnerSettings
+
+STATES = ("Stopped", "Live", "Backup", "Master", "Failed")
+
+
+class Node:
+    """What a runner knows of its node's services, and how it drives them."""
+
+    def __init__(self, settings: RunnerSettings, priorities: dict[str, Optional[int]], holding: Optional[int]) -> None:
+        self.settings, self.priorities = settings, priorities
+        self.holding = holding
+        """The epoch under which this node may be promoted."""
+        self.letting_go = ""
+        """Why the epoch is being given up; empty while it is not."""
+        self.state = STATES[0]
+        self.services: dict[str, ServiceState] = {}
+        self.orders: dict[str, Order] = {}
+        self.recovering: set[str] = set()
+        self.stopped, self.stopping = settings.stopped, False
+        self.failed = ""
+        """The service that made the node fail."""
+        self.maintenance: Optional[bool] = None
+        """None: not known yet (rule 6.5)."""
+        self.out: list[Any] = []
+        self.ordered: Optional[tuple[Any, ...]] = None
+        """The situation in which the last orders were given; None when they have to be given anew."""
+        self._take_stock()
+
+    # --- what the services said ---
+
+    def _heard_from(self, state: ServiceState) -> None:
+        self.services[state.info.name] = state
+        if not state.info.failed:
+            self.recovering.discard(state.info.name)
+        self._take_stock()
+
+    def _take_stock(self) -> None:
+        """What follows from the services' states alone."""
+        self.ordered = None
+        services = self.services
+        self.levels = {level: self._all_reached(level) for level in (STOPPED, STARTED, PROMOTED)}
+        self.all_demoted = all(demoted(services.get(name)) for name in self.priorities)
+        self.known_demoted = all(demoted(state) for state in services.values())
+        self.live = next((name for name, state in services.items() if state.live), "")
+        self.is_stuck = any(state.stuck and state.promoted for state in services.values())
+        self.unclean = {name: p for name, p in self.priorities.items() if name in services and not services[name].clean}
+
+    def _all_reached(self, level: str) -> bool:
+        return all(reached(self.services.get(name), level) for name in self.priorities)
+
+    def _all_ended(self) -> bool:
+        return self.levels[STOPPED] and all(state.info.state in ENDED for state in self.services.values())
+
+    def stuck(self) -> bool:
+        """Whether demote and stop failed somewhere, so that it may still be active."""
+        return self.is_stuck
+
+    def _unfinished(self) -> str:
+        """What keeps the node from being a backup, in words."""
+        if self.live:
+            return f"{self.live} says: running, but not ready to be promoted"
+        words = [f"{name} is {self.services[name].info.state}" for name in self.priorities if name in self.services
+                 and not reached(self.services[name], STARTED)]
+        return ", ".join(words) or "workers have not reported yet"
+
+    # --- orders ---
+
+    def level(self) -> str:
+        """What the whole node is driven to."""
+        if self.holding is not None:
+            return STARTED if self.letting_go else PROMOTED
+        if self.stopping or self.stopped or self.failed:
+            return STOPPED
+        return STARTED
+
+    def _give_orders(self, master: Optional[str]) -> None:
+        if self.maintenance is None or (self.maintenance and not self.stopping):
+            return
+        level = self.level()
+        situation = (level, self.holding, master, self.state, self.failed, frozenset(self.recovering))
+        if situation == self.ordered:
+            return
+        self.ordered = situation
+        if self.unclean:
+            self._order(downward(self.unclean, self.services, STOPPED), STOPPED, master)
+        elif level == STOPPED:
+            self._order(downward(self.priorities, self.services, STOPPED), STOPPED, master)
+        elif level == STARTED and not self.known_demoted:
+            self._order(downward(self.priorities, self.services, STARTED), STARTED, master)
+        else:
+            self._order(upward(self.priorities, self.services, level), level, master)
+
+    def _order(self, names: list[str], goal: str, master: Optional[str]) -> None:
+        for name in names:
+            state = self.services.get(name)
+            if state is None or (goal == STARTED and self.letting_go and demoted(state)):
+                continue
+            order = Order(name, goal, self.holding, master, self.state, self.failed or None, name in self.recovering)
+            if order != self.orders.get(name):
+                self.orders[name] = order
+                self.out.append(Tell(f"service:{name}", order))
+
+    def forget_orders(self, name: str) -> None:
+        """The worker of this service is a new one: it has to be told again."""
+        self.orders.pop(name, None)
+        self.ordered = None
+
+    # --- what the node is ---
+
+    def _name_state(self) -> None:
+        state, why = self._state()
+        if state != self.state:
+            self.out.append(Become("runner", self.state, state, why))
+            self.state = state
+
+    def _state(self) -> tuple[str, str]:
+        if self.failed:
+            return "Failed", f"service {self.failed} failed"
+        if self.holding is not None and not self.letting_go and self.levels[PROMOTED]:
+            return "Master", f"every service is promoted, epoch {self.holding}"
+        if self._all_ended() and (self.stopped or self.stopping or self.priorities):
+            return "Stopped", "stopped by hand" if self.stopped else "every service is stopped"
+        if self.levels[STARTED] and not self.live:
+            return "Backup", self.letting_go or "every service is started"
+        return "Live", self._unfinished()

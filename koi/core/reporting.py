@@ -1,0 +1,123 @@
+"""What a runner tells the electors, and when (PROTOCOL.md rule 5.1).
+
+A master each H, others each 3 H, at once when anything in it changes or when nudged. Every report goes to every
+elector under one number; the list of services travels only to an elector that does not know its digest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Optional
+
+from koi.core.effects import Send
+from koi.core.messages import Report, ServiceInfo
+
+if TYPE_CHECKING:
+    from koi.core.runner import Runner
+
+IDLE_BEATS = 3
+"""A runner that is not master reports every so many H."""
+
+DETAIL_BEATS = 0.25
+"""Changes of services that decide nothing are told at most once in so many H."""
+
+MAX_WARNINGS = 4
+
+
+class Reporter:
+    """Builds the reports of one runner and knows when the next one is due."""
+
+    def __init__(self, runner: Runner, lineage: tuple[str, ...], now: float) -> None:
+        self.runner = runner
+        self.lineage = lineage
+        self.started_at = now
+        self.number = 0
+        self.sent_at: Optional[float] = None
+        self.due = now
+        """When the next report is to be sent, in seconds."""
+        self.hearing = False
+        self.last: Optional[Report] = None
+        self.told_deciding: tuple[Any, ...] = ()
+        self.told_details: tuple[Any, ...] = ()
+        self.listed: tuple[ServiceInfo, ...] = ()
+        self.list_number = 0
+        self.digest = f"{runner.settings.boot[:8]}.0"
+        self.digests: dict[str, str] = {}
+        self.warnings: tuple[str, ...] = ()
+
+    def known(self, elector: str, digest: str) -> None:
+        """The elector knows the list of services of this digest."""
+        self.digests[elector] = digest
+
+    def soon(self, now: float) -> None:
+        """A nudge: report at once."""
+        self.due = now
+
+    def warn(self, text: str) -> bool:
+        """Carry a warning in the reports; False when it is carried already."""
+        if text in self.warnings:
+            return False
+        self.warnings = (*self.warnings, text)[-MAX_WARNINGS:]
+        return True
+
+    def reports(self, now: float) -> list[Any]:
+        """The reports to send now, one for each elector, or none."""
+        why = self.runner.why_not_ready(now)
+        hears = self.runner.lease.hears(now, self.runner.timing.lease)
+        self.hearing = hears >= self.runner.settings.majority
+        digest = self._list()
+        self._note_change(self._deciding(why), self._details(why, hears, digest), now)
+        if now < self.due:
+            return []
+        self.number += 1
+        self.sent_at = now
+        self.last = self._build(why, hears, digest, now)
+        runner = self.runner
+        runner.lease.note_sent(self.number, now)
+        beats = 1 if runner.holding is not None else IDLE_BEATS
+        self.due = now + beats * runner.timing.heartbeat
+        return [Send(name, self._for(name, self.last)) for name in runner.settings.electors]
+
+    def _note_change(self, deciding: tuple[Any, ...], details: tuple[Any, ...], now: float) -> None:
+        """What decides something is told at once, the rest soon."""
+        if deciding != self.told_deciding:
+            self.due = now
+        elif details != self.told_details and self.sent_at is not None:
+            self.due = min(self.due, max(now, self.sent_at + DETAIL_BEATS * self.runner.timing.heartbeat))
+        if now >= self.due:
+            self.told_deciding, self.told_details = deciding, details
+
+    def _deciding(self, why: str) -> tuple[Any, ...]:
+        r = self.runner
+        return r.holding, r.renounced, not why, r.state, r.mode, bool(r.failed), r.is_stuck, r.stopped, r.acknowledged
+
+    def _details(self, why: str, hears: int, digest: str) -> tuple[Any, ...]:
+        return digest, why, hears, self.runner.last_failure, self.warnings, self.runner.recovery.count
+
+    def _for(self, elector: str, report: Report) -> Report:
+        if self.digests.get(elector) == report.digest:
+            return report
+        return replace(report, services=self.listed)
+
+    def _list(self) -> str:
+        """The digest of the list of services: a number that grows when the list changes."""
+        services = self.runner.services
+        listed = tuple([services[name].info for name in self.runner.priorities if name in services])
+        if listed != self.listed:
+            self.listed = listed
+            self.list_number += 1
+            self.digest = f"{self.runner.settings.boot[:8]}.{self.list_number}"
+        return self.digest
+
+    def _build(self, why: str, hears: int, digest: str, now: float) -> Report:
+        runner, settings = self.runner, self.runner.settings
+        failed_ago = None if runner.failed_at is None else now - runner.failed_at
+        recovers_in = None if runner.recover_at is None or not runner.failed else max(0.0, runner.recover_at - now)
+        if recovers_in is None and runner.failed:
+            recovers_in = runner.recover_delay
+        return Report(
+            settings.name, settings.boot, self.number, self.lineage, runner.holding, runner.renounced, not why, why, runner.state,
+            runner.mode, settings.preference, now - self.started_at, hears, bool(runner.failed), failed_ago, runner.recovery.count,
+            recovers_in, runner.is_stuck, runner.stopped, runner.acknowledged, runner.last_failure, settings.port, settings.release,
+            settings.config, digest, None, self.warnings,
+        )

@@ -1,0 +1,364 @@
+"""The runner of one node: its lease, its services' order, its state (PROTOCOL.md section 6).
+
+The shell owes it: every answer of an elector, every word of a worker, when root last spoke, and `handle_timer` at
+`deadline`. It answers with effects. After each event `_settle` draws all conclusions in one fixed order, so that nothing
+waits for a next tick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from koi.core import effects
+from koi.core.effects import Log, Remember, SetLease, Tell
+from koi.core.lease import UNLIMITED, Lease
+from koi.core.messages import Failure, Held, Heritage, NodeCommand, NodeResult, ServiceState, State, Stopped, Version, Vouch
+from koi.core.node import Node
+from koi.core.ordering import STARTED
+from koi.core.recovery import Recovery
+from koi.core.reporting import Reporter
+from koi.core.timing import Timing
+
+MAX_COMMANDS = 16
+HOLD_WAIT_BEATS = 3
+"""How many H a starting runner waits for an elector's word whether there is maintenance (rule 6.5)."""
+
+
+@dataclass(frozen=True)
+class RunnerSettings:
+    """The part of the configuration that a runner needs."""
+
+    name: str
+    boot: str
+    electors: tuple[str, ...]
+    majority: int
+    mode: str = "active"
+    preference: int = 0
+    port: int = 0
+    release: str = ""
+    config: str = ""
+    stuck: str = "hold"
+    stopped: bool = False
+    """Stopped by hand before this start."""
+    maintenance: bool = False
+    """The state folder says that there was maintenance."""
+
+
+class Runner(Node):
+    """The machine of one runner. Times are seconds of CLOCK_BOOTTIME."""
+
+    def __init__(
+        self, settings: RunnerSettings, timing: Timing, priorities: dict[str, Optional[int]], recovery: Recovery,
+        heritage: Heritage, now: float,
+    ) -> None:
+        super().__init__(settings, priorities, heritage.holding)
+        self.timing, self.recovery = timing, recovery
+        self.lease = Lease(settings.name, settings.boot, settings.majority)
+        self.reporter = Reporter(self, heritage.lineage, now)
+        self.renounced = heritage.renounced
+        self.lease_end = heritage.lease_end if heritage.holding is not None else None
+        self.unlimited = self.lease_end == UNLIMITED
+        self.told_lease: Optional[float] = None
+        self.acknowledged: Optional[Version] = None
+        self.told_stopped = False
+        self.mode = settings.mode
+        self.failed_at: Optional[float] = None
+        self.recover_delay: Optional[float] = None
+        self.recover_at: Optional[float] = None
+        self.last_failure: Optional[str] = None
+        self.hold_wait_until = now + HOLD_WAIT_BEATS * timing.heartbeat
+        self.root_seen_at = now
+        self.root_lost = False
+        """Root has not spoken for M: no lease is renewed (rule 6.6)."""
+        self.commands: list[NodeCommand] = []
+        self.watchdog_trouble = ""
+
+    # --- events ---
+
+    def start(self, now: float) -> list[Any]:
+        """The first effects."""
+        return self._settle(now)
+
+    def receive(self, elector: str, answer: Union[Vouch, State], now: float) -> list[Any]:
+        """An elector's answer to a report, or a nudge."""
+        if elector not in self.settings.electors:
+            return []
+        nudged = isinstance(answer, State) and answer.nudge and answer.boot == self.settings.boot
+        if self.lease.hear(elector, answer, now):
+            self.reporter.known(elector, answer.digest)
+        if nudged:
+            self.reporter.soon(now)
+        return self._settle(now)
+
+    def service(self, state: ServiceState, now: float) -> list[Any]:
+        """A worker's word of its service."""
+        if state.info.name in self.priorities:
+            self._heard_from(state)
+            self._watch_demote(state)
+        return self._settle(now)
+
+    def failure(self, failure: Failure, now: float) -> list[Any]:
+        """A worker's word of a failed action, for status."""
+        self.last_failure = f"{failure.service}: {failure.what}"
+        return self._settle(now)
+
+    def command(self, command: NodeCommand, now: float) -> list[Any]:
+        """start, stop or recover; NodeResult follows when the effect is there."""
+        if len(self.commands) >= MAX_COMMANDS:
+            return [Tell("elector", NodeResult(command.id, False, "too many commands wait on this node; try again later"))]
+        if command.id not in [c.id for c in self.commands]:
+            self.commands.append(command)
+            {"start": self._start, "stop": self._stop, "recover": self._recover}[command.verb](now)
+        return self._settle(now)
+
+    def stop(self, now: float) -> list[Any]:
+        """Orderly end: demote, renounce, stop; Stopped to root at the end."""
+        self.stopping = True
+        return self._settle(now)
+
+    def root_seen(self, now: float) -> None:
+        """Root has spoken (rule 6.6)."""
+        self.root_seen_at = now
+
+    def handle_timer(self, now: float) -> list[Any]:
+        """Do what is due."""
+        return self._settle(now)
+
+    def deadline(self) -> float:
+        """When handle_timer wants to be called, in seconds."""
+        first = UNLIMITED if self.root_lost else min(self.reporter.due, self.root_seen_at + self.timing.lease)
+        times = (
+            self.recover_at,
+            self.lease_end if self.holding is not None and not self.letting_go else None,
+            self.lease.hears_until(self.timing.lease) if self.reporter.hearing else None,
+            self.hold_wait_until if self.maintenance is None else None,
+        )
+        for time in times:
+            if time is not None and time < first:
+                first = time
+        return first
+
+    # --- all conclusions, in order ---
+
+    def _settle(self, now: float) -> list[Any]:
+        self.root_lost = now >= self.root_seen_at + self.timing.lease
+        self._learn_hold(now)
+        self._judge_services(now)
+        self._count_lease(now)
+        self._find_reason_to_let_go(now)
+        self._renounce_if_demoted(now)
+        self._begin_if_vouched(now)
+        self._recover_if_due(now)
+        self._give_orders(self._master())
+        self._name_state()
+        self._answer_commands()
+        self._tell_stopped()
+        if not self.root_lost:
+            self.out.extend(self.reporter.reports(now))
+        out, self.out = self.out, []
+        return out
+
+    def _learn_hold(self, now: float) -> None:
+        """Rule 6.5: whether there is maintenance, from an elector, or from the state folder when none answers in time."""
+        frozen = self.lease.frozen()
+        if frozen is None and self.maintenance is None and now >= self.hold_wait_until:
+            frozen = self.settings.maintenance
+        if frozen is None or frozen == self.maintenance:
+            return
+        if self.maintenance is not None or frozen != self.settings.maintenance:
+            self.out.append(Remember(self.stopped, frozen))
+        self.maintenance = frozen
+
+    def _judge_services(self, now: float) -> None:
+        """A failing service fails its node."""
+        bad = [name for name, s in self.services.items() if s.info.failed and name not in self.recovering]
+        if bad and not self.failed:
+            self.failed = bad[0]
+            self.failed_at = now
+            self.recover_delay = self.recovery.failed(now)
+            self.recover_at = None
+            self.recovering.clear()
+            if self.recovery.flapping(now):
+                self._warn("the node is flapping: it failed three times within an hour; see 'koi failures'")
+
+    def _count_lease(self, now: float) -> None:
+        """Rule 6.1; section 7 for the hold."""
+        if self.holding is None:
+            return
+        held = self.lease.held(self.holding)
+        if held is not None:
+            self.unlimited = held
+        ends = self.lease.ends(self.holding)
+        if not self.unlimited and self.lease_end == UNLIMITED:
+            self.lease_end = None
+        if ends is not None and not self.root_lost:
+            self.lease_end = ends if self.lease_end is None else max(ends, self.lease_end)
+        self._set_lease(UNLIMITED if self.unlimited else self.lease_end)
+        self.acknowledged = self.lease.ending(self.holding, now) or self.acknowledged
+
+    def _set_lease(self, end: Optional[float]) -> None:
+        if end != self.told_lease:
+            self.told_lease = end
+            self.out.append(SetLease(end))
+
+    def _find_reason_to_let_go(self, now: float) -> None:
+        """Rule 6.3."""
+        if self.holding is None or self.letting_go:
+            return
+        self.letting_go = self._reason_to_let_go(self.holding, now)
+        if self.letting_go:
+            self.out.append(Log(effects.INFO, f"lets epoch {self.holding} go: {self.letting_go}"))
+
+    def _reason_to_let_go(self, epoch: int, now: float) -> str:
+        offer = self.lease.offered(now)
+        if self.stopping:
+            return "koinode stops"
+        if self.unlimited:
+            return ""
+        if self.failed:
+            return f"service {self.failed} failed"
+        if self.stopped:
+            return "stopped by hand"
+        if self.mode != "active":
+            return "the node is passive"
+        if self.lease.yielding(epoch):
+            return "a majority of electors says yield"
+        if self.lease_end is None or now >= self.lease_end:
+            return f"the lease has ended: {self.lease.hears(now, self.timing.lease)} of {len(self.settings.electors)} electors answer"
+        if offer is not None and offer[0] > epoch:
+            return f"epoch {offer[0]} follows"
+        return ""
+
+    def _renounce_if_demoted(self, now: float) -> None:
+        """Rule 6.3: the last service demoted, it gives the epoch up for good."""
+        if self.holding is None:
+            self._renounce_unheld()
+            return
+        if not self.letting_go or not self.all_demoted:
+            return
+        stuck = self.stuck()
+        if stuck and self.settings.stuck == "hold":
+            return
+        self._renounce(None if stuck else self.holding)
+
+    def _renounce(self, epoch: Optional[int]) -> None:
+        self.holding = None
+        self.lease_end, self.unlimited, self.letting_go = None, False, ""
+        self._set_lease(None)
+        if epoch is not None and (self.renounced is None or epoch > self.renounced):
+            self.renounced = epoch
+        self.out.append(Tell("root", Held(self.settings.boot, self.holding, self.renounced)))
+
+    def _renounce_unheld(self) -> None:
+        """Told to yield and holding nothing, it renounces at once, unless something of it may still be active."""
+        newest = self.lease.newest()
+        if newest is None or newest.master != self.settings.name or not self.known_demoted:
+            return
+        above = self.renounced is None or newest.epoch > self.renounced
+        if above and self.lease.yielding(newest.epoch):
+            self._renounce(newest.epoch)
+
+    def _begin_if_vouched(self, now: float) -> None:
+        """Rule 6.2."""
+        if self.holding is not None or self.why_not_ready(now):
+            return
+        offer = self.lease.offered(now)
+        if offer is None or (self.renounced is not None and offer[0] <= self.renounced):
+            return
+        self.holding, self.lease_end = offer
+        self.acknowledged = None
+        self._set_lease(self.lease_end)
+        self.out.append(Tell("root", Held(self.settings.boot, self.holding, self.renounced)))
+        self.out.append(Log(effects.INFO, f"begins epoch {self.holding}"))
+
+    def _recover_if_due(self, now: float) -> None:
+        if not self.failed or not self._all_ended() or self.maintenance:
+            return
+        if self.recover_at is None and self.recover_delay is not None:
+            self.recover_at = now + self.recover_delay
+        if self.recover_at is not None and now >= self.recover_at:
+            self.recovering = {name for name, s in self.services.items() if s.info.failed}
+            self.failed, self.recover_at, self.recover_delay = "", None, None
+
+    def _tell_stopped(self) -> None:
+        if self.stopping and not self.told_stopped and self._all_ended() and (self.holding is None or self.stuck()):
+            self.told_stopped = True
+            self.out.append(Tell("root", Stopped()))
+
+    # --- what the node is ---
+
+    def _master(self) -> Optional[str]:
+        if self.holding is not None:
+            return self.settings.name
+        newest = self.lease.newest()
+        return newest.master if newest is not None else None
+
+    def why_not_ready(self, now: float) -> str:
+        """Why this node cannot be made master, in words; empty when it can (rule 5.1)."""
+        if self.stopping:
+            return "koinode stops"
+        if self.stopped:
+            return "stopped by hand; 'koi start' starts it"
+        if self.failed:
+            return f"service {self.failed} failed"
+        if self.mode != "active":
+            return "node.mode is passive"
+        if self.live or not self.levels[STARTED]:
+            return self._unfinished()
+        if self.maintenance is not False:
+            return "maintenance"
+        if self.root_lost or self.watchdog_trouble:
+            return "koinode's root does not answer" if self.root_lost else self.watchdog_trouble
+        heard = self.lease.hears(now, self.timing.lease)
+        return "" if heard >= self.settings.majority else f"hears {heard} of {len(self.settings.electors)} electors"
+
+    def _watch_demote(self, state: ServiceState) -> None:
+        seconds = state.demote_seconds
+        if seconds is None or seconds <= self.timing.grace / 2:
+            return
+        text = (
+            f"demote of {state.info.name} took {seconds:.1f} s, more than half of demote_grace ({self.timing.grace:g} s):"
+            " were the lease lost, it would be killed at its end; raise time.demote_grace or time.failover"
+        )
+        self._warn(text)
+
+    def _warn(self, text: str) -> None:
+        if self.reporter.warn(text):
+            self.out.append(Log(effects.WARNING, text))
+
+    # --- commands ---
+
+    def _start(self, now: float) -> None:
+        if self.stopped:
+            self.stopped = False
+            self.out.append(Remember(False, bool(self.maintenance)))
+
+    def _stop(self, now: float) -> None:
+        if not self.stopped:
+            self.stopped = True
+            self.out.append(Remember(True, bool(self.maintenance)))
+
+    def _recover(self, now: float) -> None:
+        self.recovery.forget()
+        if self.failed:
+            self.recover_at = now
+
+    def _answer_commands(self) -> None:
+        for command in list(self.commands):
+            result = self._result(command)
+            if result is not None:
+                self.commands.remove(command)
+                self.out.append(Tell("elector", result))
+
+    def _result(self, command: NodeCommand) -> Optional[NodeResult]:
+        name = self.settings.name
+        if command.verb == "stop":
+            return NodeResult(command.id, True, f"{name} is stopped") if self._all_ended() and self.holding is None else None
+        if self.state in ("Backup", "Master"):
+            return NodeResult(command.id, True, f"{name} is {self.state}")
+        if self.stopped and command.verb == "recover":
+            return NodeResult(command.id, True, f"failures of {name} are forgotten; it is stopped by hand, 'koi start {name}' starts it")
+        if self.failed and self.recover_at is None and self._all_ended():
+            return NodeResult(command.id, False, f"{name} failed again ({self.last_failure}); see 'koi failures'")
+        return None

@@ -1,0 +1,400 @@
+"""The machine of one service: its state, which script runs next, and when nothing may stay promoted.
+
+Rule: at most one script at a time; `promote` begins only under a running lease, is killed when the lease ends, and
+whoever dies, the service is demoted or killed by the end of the lease + grace (PROTOCOL.md section 7, rule 6.4).
+
+Pure: events come in with the time and the content of the lease cell, effects go out. What the worker owes it:
+
+- `begin` once, after what a predecessor left running was ended; then every `order`, every end of a script (`ended`) and
+  of the `run` program (`program_ended`), and `handle_timer` when `deadline` has come; effects are carried out in order.
+- `exit` of a script: 0 success (also when there is no such script), negative: killed by that signal, None: it outlived
+  its timeout. A script that the machine had ended (EndScript, KillAll) still comes back as `ended`.
+
+Every event returns a list of effects. The tables of states.py say what follows on what; an event that they lack changes
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Mapping, Optional
+
+from koi.core import status
+from koi.core.deadman import Watched, running
+from koi.core.effects import CRITICAL, WARNING, EndScript, KillAll, Tell
+from koi.core.facts import Effect, Lease
+from koi.core.messages import Last, Order, ServiceState
+from koi.core.states import (
+    DEMOTE,
+    DEMOTING,
+    DURING,
+    FAILED,
+    FAILED_SCRIPT,
+    FAILING,
+    GOAL_PROMOTED,
+    GOAL_STOPPED,
+    INTERRUPTED,
+    NEXT,
+    NOT_PROMOTED,
+    PROMOTE,
+    PROMOTED,
+    PROMOTING,
+    QUIET,
+    SELF_FENCE,
+    START,
+    STARTED,
+    STARTING,
+    STATUS,
+    STOP,
+    STOPPED,
+    STOPPING,
+    Settings,
+    outcome,
+)
+
+RETRY_PART = 0.25
+"""A promote that waits for a lease looks again after this part of the grace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a script ended."""
+
+    action: str
+    exit: Optional[int]
+    seconds: float
+    line: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.exit == 0
+
+
+class Service(Watched):
+    """One service and what comes next for it."""
+
+    __slots__ = ()
+
+    # --- how it begins ----------------------------------------------------------------------
+
+    @classmethod
+    def unclean(cls, settings: Settings) -> Service:
+        """A service that a dead tree may have left promoted: it is demoted and stopped before all else (rule 6.5)."""
+        return cls(settings, promoted=True, up=True, clean=False)
+
+    @classmethod
+    def adopted(cls, settings: Settings, told: ServiceState, program_gone: bool = False) -> Service:
+        """A service whose worker died: `told` is the last that it said. `program_gone`: its `run` program was ended."""
+        state = told.info.state
+        service = cls(
+            settings, state=state, promoted=told.promoted, up=state != STOPPED, clean=told.clean, failed=told.info.failed,
+            stuck=told.stuck, live=told.live, last=told.info.last, demote_seconds=told.demote_seconds,
+            failed_done=state == FAILED,
+        )
+        if not told.clean and state != FAILED:
+            service.state = STOPPED
+        elif program_gone and state in QUIET:
+            service.state, service.up = STOPPED, False
+        return service
+
+    # --- events -----------------------------------------------------------------------------
+
+    def begin(self, now: float, lease: Lease) -> list[Effect]:
+        """The first event: go on from what was found. An adopted service is asked for its status at once."""
+        if not self.begun:
+            self.begun = True
+            self.status_at = None if self.settings.status_interval is None else now
+            interrupted = {during: INTERRUPTED[action] for action, during in DURING.items()}.get(self.state)
+            if interrupted is not None:
+                self._begin(interrupted, "its worker died meanwhile")
+        return self._react(now, lease)
+
+    def order(self, order: Order, now: float, lease: Lease) -> list[Effect]:
+        """The runner's goal; the same one again changes nothing."""
+        if order != self.asked:
+            self.recovering = order.recover and self.failed
+        if order.failed_service is None:
+            self.failed_done = False
+        self.asked = order
+        return self._react(now, lease)
+
+    def ended(self, action: str, exit: Optional[int], seconds: float, line: str, now: float, lease: Lease) -> list[Effect]:
+        """A script has ended; `line` is the last that it printed."""
+        if action == SELF_FENCE:
+            self._log(CRITICAL, f"self_fence of {self.settings.name} has ended: exit {exit}")
+        elif action == self.action:
+            result = Result(action, exit, seconds, line)
+            early, self.action, self.ending, self.killed = self.ending, None, False, False
+            self.last = Last(action, exit, seconds)
+            if early and action in (START, PROMOTE):
+                self._cut_short(result)
+            elif not early and (self.state, action) in ENDINGS:
+                ENDINGS[self.state, action](self, result, now, lease)
+            if action == STATUS:
+                self._plan_status(now)
+        return self._react(now, lease)
+
+    def program_ended(self, exit: int, line: str, now: float, lease: Lease) -> list[Effect]:
+        """The `run` program has ended although nobody stopped it: a failure at once. `exit` as of a script."""
+        if self.state in QUIET:
+            self._fail("run", exit, 0.0, line, outcome("run", exit, 0.0))
+            self.become(FAILING, "its program has ended")
+        elif self.state in (STARTING, PROMOTING, DEMOTING) and not self.failed:
+            self._fail("run", exit, 0.0, line, outcome("run", exit, 0.0))
+        return self._react(now, lease)
+
+    def handle_timer(self, now: float, lease: Lease) -> list[Effect]:
+        """The deadline has come, or the worker woke for another reason."""
+        return self._react(now, lease)
+
+    def announce(self) -> list[Effect]:
+        """A new runner asks: tell the state again."""
+        self.told = self.report()
+        return [Tell("runner", self.told)]
+
+    def deadline(self, now: float, lease: Lease) -> Optional[float]:
+        """When `handle_timer` is due next: once per lease while promoted, else only for status."""
+        looks = [self._next_look(now, lease)]
+        if self.begun and self.action is None and self.clean:
+            if self.state in QUIET:
+                looks.append(self.status_at)
+            if self.state == STARTED and self.goal == GOAL_PROMOTED and not running(lease, now):
+                looks.append(now + RETRY_PART * self.settings.grace)
+        return min((at for at in looks if at is not None), default=None)
+
+    # --- what comes next --------------------------------------------------------------------
+
+    def _react(self, now: float, lease: Lease) -> list[Effect]:
+        self._watch(now, lease)
+        if self.begun:
+            self._settle()
+            self._drive(now, lease)
+        self._tell()
+        effects, self._effects = self._effects, ()
+        return list(effects)
+
+    def _drive(self, now: float, lease: Lease) -> None:
+        """Run the script that is due; end the one that stands in its way."""
+        due = self._due(now, lease)
+        if self.action is None:
+            if due is not None:
+                self._begin(due, self._why())
+            elif self._status_due(now):
+                self._begin(STATUS, "")
+        elif self._unwanted(due):
+            self._end_script(at_once=self.lost_at is not None)
+
+    def _due(self, now: float, lease: Lease) -> Optional[str]:
+        """The action that is due, as if no script ran."""
+        goal = self.goal
+        if self.state == FAILED:
+            return STOP if self.last_stop else self._failed_script()
+        if not self.clean:
+            return DEMOTE if self.promoted else STOP
+        if self.promoted and (self.forced or goal in NOT_PROMOTED):
+            return DEMOTE
+        if goal is None:
+            return None
+        failed_script = self._failed_script()
+        if failed_script is not None:
+            return failed_script
+        action = NEXT.get((self.state, goal))
+        if action == PROMOTE and not running(lease, now):
+            return None
+        return None if action == STOP and not self.up else action
+
+    def _failed_script(self) -> Optional[str]:
+        """`failed` runs once for each failure of the node, before `stop`."""
+        node_failed = self.asked is not None and self.asked.goal == GOAL_STOPPED and self.asked.failed_service is not None
+        return FAILED_SCRIPT if node_failed and not self.failed_done else None
+
+    def _settle(self) -> None:
+        """Steps without a script: a failing service that is down is Failed; a Failed one that is recovered is Stopped."""
+        if self.action is not None:
+            return
+        down = not self.up and not self.promoted
+        if self.state == FAILING and self.goal == GOAL_STOPPED and down and not self._failed_script():
+            self.become(FAILED, "it is stopped")
+        if self.state == FAILED and self.recovering and not self.last_stop:
+            self._forget()
+
+    def _forget(self) -> None:
+        self.clean = self.clean and not self.promoted
+        self.failed = self.stuck = self.overrun = self.failed_done = self.recovering = False
+        self.corrections = ()
+        self.become(STOPPED, "its failure is forgotten")
+
+    def _unwanted(self, due: Optional[str]) -> bool:
+        """Whether the running script stands in the way: the goal fell, the lease ended or the service failed meanwhile."""
+        if self.action == START:
+            return self.failed or self.forced or self.goal == GOAL_STOPPED
+        if self.action == PROMOTE:
+            return self.failed or self.lost_at is not None or self.goal in NOT_PROMOTED
+        return self.action == STATUS and due is not None
+
+    def _status_due(self, now: float) -> bool:
+        return self.status_at is not None and now >= self.status_at and self.state in QUIET
+
+    def _plan_status(self, now: float) -> None:
+        interval = self.settings.status_interval
+        self.status_at = None if interval is None else now + interval
+
+    def _why(self) -> str:
+        order = self.asked
+        if not self.clean:
+            return "it is not known what was left running"
+        if self.forced:
+            return "the lease has ended and the runner has not demoted it"
+        if order is None:
+            return "no order has come"
+        if order.failed_service is not None:
+            return f"service {order.failed_service} of this node has failed"
+        epoch = f", epoch {order.epoch}" if order.goal == GOAL_PROMOTED and order.epoch is not None else ""
+        return f"it is to be {order.goal}{epoch}"
+
+    # --- scripts ----------------------------------------------------------------------------
+
+    def _begin(self, action: str, why: str) -> None:
+        """Begin a script; the runner, and so root, hears of it before it runs."""
+        if action in DURING and self.state != FAILED:
+            self.become(DURING[action], why)
+        if action == START:
+            self.up = True
+        elif action == PROMOTE:
+            self.promoted = True
+        elif action == FAILED_SCRIPT:
+            self.failed_done = True
+        self.action = action
+        self._tell()
+        self._run(action)
+
+    def _end_script(self, at_once: bool) -> None:
+        """End the running script; a second time only to be harder on it."""
+        if not self.ending or (at_once and not self.killed):
+            self.ending, self.killed = True, at_once
+            self._effects += (EndScript(at_once),)
+
+    def _cut_short(self, result: Result) -> None:
+        """A start or promote that was ended before its time: it counts as done and is undone."""
+        if self.state != DURING[result.action]:
+            return
+        if self.failed:
+            self.become(FAILING, "it failed meanwhile")
+        else:
+            self._begin(INTERRUPTED[result.action], f"{result.action} was ended before its time")
+
+    def _start_ended(self, result: Result, now: float, lease: Lease) -> None:
+        if result.ok:
+            self._plan_status(now)
+            self.become(STARTED, "start succeeded")
+        else:
+            self._failure(result)
+
+    def _promote_ended(self, result: Result, now: float, lease: Lease) -> None:
+        if not result.ok:
+            self._failure(result)
+        elif not running(lease, now):  # rule 7: checked again after promote
+            self._begin(DEMOTE, "the lease ended while promote ran")
+        else:
+            self._plan_status(now)
+            self.become(PROMOTED, "promote succeeded")
+
+    def _demote_ended(self, result: Result, now: float, lease: Lease) -> None:
+        self.demote_seconds = result.seconds
+        if not result.ok:
+            self._demote_failed(result)
+            return
+        self.promoted = False
+        if result.seconds > self.settings.grace / 2:
+            self._log(WARNING, f"demote of {self.settings.name} took {result.seconds:.3g} s; after a lost lease it is killed "
+                               f"{self.settings.grace:g} s (demote_grace) later: make it faster or raise time.demote_grace")
+        if self.clean:
+            self._plan_status(now)
+            self.become(FAILING if self.failed else STARTED if self.up else STOPPED, "demote succeeded")
+
+    def _demote_failed(self, result: Result) -> None:
+        """A demote that failed: stop at once, for that demotes too."""
+        what = outcome(DEMOTE, result.exit, self.settings.demote_timeout)
+        if self.clean:
+            self._fail(DEMOTE, result.exit, result.seconds, result.line, what)
+        else:
+            self._log(WARNING, f"{self.settings.name}: {what}; it is stopped instead")
+        self._begin(STOP, f"{what}; stop must do it")
+
+    def _stop_ended(self, result: Result, now: float, lease: Lease) -> None:
+        if not result.ok:
+            self._stop_failed(result)
+            return
+        if not self.clean:
+            self._effects += (KillAll("what a dead worker left is stopped"),)
+        self.promoted, self.up, self.clean = False, False, True
+        if not self.failed:
+            self.become(STOPPED, "stop succeeded")
+        elif self.goal == GOAL_STOPPED and self._failed_script() is None:
+            self.become(FAILED, "stop succeeded after a failure")
+        else:
+            self.become(FAILING, "stop succeeded after a failure")
+
+    def _stop_failed(self, result: Result) -> None:
+        """Nothing more is tried; stuck if demote had failed before."""
+        what = outcome(STOP, result.exit, self.settings.stop_timeout)
+        self._fail(STOP, result.exit, result.seconds, result.line, what)
+        self.stuck = self.promoted
+        self.clean = self.clean or not self.promoted
+        if self.stuck:
+            self._log(CRITICAL, f"{self.settings.name} may still be promoted, for demote and stop both failed: "
+                                "stop it by hand, then use `koi recover`")
+        self.become(FAILED, what)
+
+    def _last_stop_ended(self, result: Result, now: float, lease: Lease) -> None:
+        """The stop that is tried once after everything was killed; the state stays Failed."""
+        self.last_stop = False
+        if result.ok:
+            self.promoted = self.up = False
+            self._log(WARNING, f"{self.settings.name} was stopped after everything of it had been killed")
+        else:
+            self._stop_failed(result)
+
+    def _status_ended(self, result: Result, now: float, lease: Lease) -> None:
+        if result.exit not in status.MEANINGFUL:
+            self._failure(result)
+            return
+        finding = status.found(self.state, result.exit)
+        if finding is not None:
+            self._correct(finding, result, now)
+        self.live = result.exit == status.LIVE
+
+    def _correct(self, finding: status.Finding, result: Result, now: float) -> None:
+        """What status finds is the truth; put right more than three times in a minute it is a failure."""
+        self.promoted = finding.state == PROMOTED
+        self.corrections = status.noted(self.corrections, now)
+        if status.too_many(self.corrections):
+            what = f"{finding.why}, {len(self.corrections)} times within {status.CORRECTIONS_S:g} s"
+            self._fail(STATUS, result.exit, result.seconds, result.line, what)
+            self.become(FAILING, what)
+            return
+        self.up = finding.state != STOPPED
+        self._log(WARNING, f"{self.settings.name} was {self.state}, but {finding.why}; it is put right")
+        self.become(finding.state, finding.why)
+
+    # --- failures ---------------------------------------------------------------------------
+
+    def _failure(self, result: Result) -> None:
+        """A script failed: the service waits for the runner, which demotes and stops the node in its order."""
+        what = outcome(result.action, result.exit, self.settings.timeout(result.action))
+        self._fail(result.action, result.exit, result.seconds, result.line, what)
+        self.become(FAILING, what)
+
+
+ENDINGS: Mapping[tuple[str, str], Callable[[Service, Result, float, Lease], None]] = {
+    (STARTING, START): Service._start_ended,
+    (PROMOTING, PROMOTE): Service._promote_ended,
+    (DEMOTING, DEMOTE): Service._demote_ended,
+    (STOPPING, STOP): Service._stop_ended,
+    (FAILED, STOP): Service._last_stop_ended,
+    (STARTED, STATUS): Service._status_ended,
+    (PROMOTED, STATUS): Service._status_ended,
+}
+"""(state, script that ended) -> what follows. What the table lacks changes nothing: `failed`, a status of a service that
+failed meanwhile, what was killed."""

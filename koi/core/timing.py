@@ -1,0 +1,99 @@
+"""The four intervals of the protocol, derived from one, and the inequalities that keep them safe.
+
+PROTOCOL.md sections 1 and 8. All values are seconds; the rates of two clocks may differ by RHO.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RHO = 0.01
+"""Largest difference between the rates of two clocks."""
+
+MIN_HEARTBEAT_S = 0.02
+LEASE_SLACK_S = 0.05
+LEADER_SLACK_S = 0.2
+MAX_ANSWER_WAIT_S = 0.05
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Intervals in seconds that every node of a cluster shares."""
+
+    heartbeat: float
+    """H: how often the leader and the master speak."""
+    lease: float
+    """M: how long a vouch stands, counted from the sending of the report."""
+    grace: float
+    """G: how long a demote may take after the lease has ended."""
+    leader_timeout: float
+    """E: silence after which the leader counts as lost."""
+    failover: float = 3.0
+    """F: from which the others derive."""
+    bully_delay: float = 10.0
+    blank_wait: float = 60.0
+    failure_promotion_timeout: float = 60.0
+    forget_runner: float = 1800.0
+    promote_timeout: float = 30.0
+    demote_timeout: float = 30.0
+
+    @property
+    def span(self) -> float:
+        """How long a guard stands after a report was vouched for (rule 5.4)."""
+        return guard_span(self.lease, self.grace)
+
+    @property
+    def usable_lease(self) -> float:
+        """What a runner may count of M, from the sending of its report (rule 6.1)."""
+        return usable(self.lease)
+
+    @property
+    def answer_wait(self) -> float:
+        """How long a candidate waits for an Answer before it leads (rule 3.3)."""
+        return min(self.heartbeat / 2, MAX_ANSWER_WAIT_S)
+
+
+def guard_span(lease: float, grace: float) -> float:
+    """(M + G)(1 + 2 rho): longer than any lease and grace on another clock."""
+    return (lease + grace) * (1 + 2 * RHO)
+
+
+def usable(lease: float) -> float:
+    """M (1 - 2 rho): shorter than M on any other clock."""
+    return lease * (1 - 2 * RHO)
+
+
+def derive(
+    failover: float = 3.0,
+    heartbeat: float | None = None,
+    lease: float | None = None,
+    grace: float | None = None,
+    leader_timeout: float | None = None,
+    **others: float,
+) -> Timing:
+    """Timing from `failover`; each of the four can be given alone (PROTOCOL.md section 1)."""
+    h = failover / 10 if heartbeat is None else heartbeat
+    return Timing(
+        heartbeat=h,
+        lease=0.52 * failover if lease is None else lease,
+        grace=0.38 * failover if grace is None else grace,
+        leader_timeout=3 * h if leader_timeout is None else leader_timeout,
+        failover=failover,
+        **others,
+    )
+
+
+def faults(t: Timing) -> list[tuple[str, str]]:
+    """Every broken inequality of PROTOCOL.md section 8, as (key under `time:`, what would be right)."""
+    h, m, g, e = t.heartbeat, t.lease, t.grace, t.leader_timeout
+    need = (3 * h + LEASE_SLACK_S) / (1 - 2 * RHO)
+    close = 1e-9  # 3 x 0.1 is a little more than 0.3
+    span, wait = m + g, e + LEADER_SLACK_S
+    checks = (
+        (h < MIN_HEARTBEAT_S, "heartbeat", f"is {h:g} s; must be at least {MIN_HEARTBEAT_S:g} s"),
+        (need > m + close, "lease", f"is {m:g} s; must be at least {need:.3f} s (3 x heartbeat + 50 ms <= lease x 0.98)"),
+        (e < 3 * h - close, "leader_timeout", f"is {e:g} s; must be at least 3 x heartbeat = {3 * h:g} s"),
+        (wait > span + close, "leader_timeout", f"is {e:g} s; plus 200 ms it must be within lease + demote_grace = {span:g} s"),
+        (t.forget_runner <= span, "forget_runner", f"is {t.forget_runner:g} s; must be above lease + demote_grace = {span:g} s"),
+    )
+    return [(key, right) for broken, key, right in checks if broken]
