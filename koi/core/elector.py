@@ -286,10 +286,9 @@ class Elector:
 
     def _follow_decision(self, decision: Decision, lead: Leadership, now: float) -> None:
         self.wake = decision.wake
-        if decision.nobody != self.nobody:
-            self.nobody = decision.nobody
-            if self.nobody:
-                self.desk.log(INFO, f"nobody is master: {self.nobody}")
+        if _gist(decision.nobody) != _gist(self.nobody) and decision.nobody:
+            self.desk.log(INFO, f"nobody is master: {decision.nobody}")
+        self.nobody = decision.nobody
         if decision.ledger is not None:
             self._propose(decision.ledger, lead, now)
 
@@ -325,3 +324,8 @@ def _tells(known: Optional[Seen], report: Report) -> bool:
         report.boot, report.holding, report.renounced, report.ready, report.failed, report.stuck, report.state, report.mode,
         report.acknowledged, report.hears,
     )
+
+
+def _gist(words: str) -> str:
+    """The words without their numbers: an age that grows is no news."""
+    return "".join(c for c in words if not c.isdigit())

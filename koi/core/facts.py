@@ -19,6 +19,21 @@ Lease = Optional[float]
 """The content of the lease cell: None, the end of the lease in seconds of CLOCK_BOOTTIME, or inf."""
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a script ended."""
+
+    action: str
+    exit: Optional[int]
+    seconds: float
+    line: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.exit == 0
+
+
 @dataclass(slots=True)
 class Facts:
     """One service, as its worker knows it."""
@@ -58,6 +73,8 @@ class Facts:
     last_stop: bool = False
     """After everything was killed, `stop` is still to be tried once."""
     status_at: Optional[float] = None
+    retry_at: Optional[float] = None
+    """When a promote that waits for a lease looks again."""
     corrections: Corrections = ()
     told: Optional[ServiceState] = None
     _effects: tuple[Effect, ...] = ()

@@ -16,13 +16,12 @@ nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Callable, Mapping, Optional
 
 from koi.core import status
 from koi.core.deadman import Watched, running
 from koi.core.effects import CRITICAL, WARNING, EndScript, KillAll, Tell
-from koi.core.facts import Effect, Lease
+from koi.core.facts import Effect, Lease, Result
 from koi.core.messages import Last, Order, ServiceState
 from koi.core.states import (
     DEMOTE,
@@ -54,21 +53,6 @@ from koi.core.states import (
 
 RETRY_PART = 0.25
 """A promote that waits for a lease looks again after this part of the grace."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a script ended."""
-
-    action: str
-    exit: Optional[int]
-    seconds: float
-    line: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether it succeeded."""
-        return self.exit == 0
 
 
 class Service(Watched):
@@ -159,8 +143,7 @@ class Service(Watched):
         if self.begun and self.action is None and self.clean:
             if self.state in QUIET:
                 looks.append(self.status_at)
-            if self.state == STARTED and self.goal == GOAL_PROMOTED and not running(lease, now):
-                looks.append(now + RETRY_PART * self.settings.grace)
+            looks.append(self.retry_at)
         return min((at for at in looks if at is not None), default=None)
 
     # --- what comes next --------------------------------------------------------------------
@@ -170,6 +153,7 @@ class Service(Watched):
         if self.begun:
             self._settle()
             self._drive(now, lease)
+            self._plan_retry(now)
         self._tell()
         effects, self._effects = self._effects, ()
         return list(effects)
@@ -239,6 +223,13 @@ class Service(Watched):
     def _plan_status(self, now: float) -> None:
         interval = self.settings.status_interval
         self.status_at = None if interval is None else now + interval
+
+    def _plan_retry(self, now: float) -> None:
+        """A service that is to be promoted and has no lease yet wakes for it: the runner says nothing when it comes."""
+        if self.state != STARTED or self.goal != GOAL_PROMOTED or self.action is not None:
+            self.retry_at = None
+        elif self.retry_at is None or now >= self.retry_at:
+            self.retry_at = now + RETRY_PART * self.settings.grace
 
     def _why(self) -> str:
         order = self.asked

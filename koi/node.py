@@ -1,0 +1,180 @@
+"""koinode, the daemon of a Koi node.
+
+Usage:
+  koinode [-f FILE] [-n NAME] [--log TARGETS] [--daemonize PIDFILE] [-C] [-d]
+  koinode --check [-f FILE]
+  koinode --help | --version
+
+Options:
+  -f FILE              configuration (default: /etc/koi/koi.conf, else ./koi.conf)
+  -n NAME              name of this node (default: node.name of the configuration, else the host name)
+  --log TARGETS        comma list of console, syslog, file:PATH (default: console, in the background syslog)
+  --daemonize PIDFILE  run in the background; returns 0 only once the node is up, 1 with the reason if it fails
+  -C                   no colour (also when not a terminal or NO_COLOR is set)
+  -d                   debug
+  --check              check configuration and services; exit 0, or 2 with every fault named
+  --help               this text
+  --version            the version
+
+SIGTERM or SIGINT: orderly stop (demote, stop, resign); a second one does not wait any longer.
+
+Exit codes: 0 stopped in order; 1 failed, with the reason; 2 usage or configuration.
+"""
+
+# The text above is the grammar (docopt). Rule kept here: nothing is forked or written before the configuration and all
+# services are known to be right; what every child shares is imported before root forks the first.
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional
+
+from docopt import DocoptExit, docopt
+
+from koi import __version__, log
+from koi.config import Config, load, override
+from koi.errors import ConfigError, KoiError
+from koi.proc import daemon
+
+if TYPE_CHECKING:
+    from koi.proc.child import Context
+
+FAILED, USAGE = 1, 2
+CONSOLE = "console"
+
+Mains = Mapping[str, Callable[["Context"], None]]
+
+
+def main(argv: Optional[Sequence[str]] = None, mains: Optional[Mains] = None) -> int:
+    """The whole of koinode; the exit code. `mains` replaces the main functions of the children."""
+    try:
+        args = docopt(__doc__, argv=None if argv is None else list(argv), version=f"koinode {__version__}")
+    except DocoptExit as fault:
+        print(fault, file=sys.stderr)
+        return USAGE
+    if args["--check"]:
+        return check(args["-f"])
+    try:
+        config, definitions, _ = _read(args["-f"], args["-n"])
+        targets = _set_up_log(args, config)
+    except KoiError as fault:
+        print(fault, file=sys.stderr)
+        return USAGE
+    pid_file = args["--daemonize"]
+    serve = _server(config, definitions, mains, os.path.abspath(pid_file) if pid_file else None, CONSOLE in targets)
+    if pid_file:
+        return daemon.start(serve, keep_stderr=CONSOLE in targets)
+    return serve(daemon.Report())
+
+
+def check(path: Optional[str], name: Optional[str] = None) -> int:
+    """Say on stderr what is wrong with the configuration and the services, each fault; 0 if nothing, else 2."""
+    try:
+        config, definitions, ignored = _read(path, name)
+    except KoiError as fault:
+        print(fault, file=sys.stderr)
+        return USAGE
+    for text in (*config.warnings, *ignored):
+        print(f"warning: {text}", file=sys.stderr)
+    roles = " and ".join(role for role, has in (("elector", config.node.elector), ("runner", config.node.runner)) if has)
+    names = ", ".join(one.name for one in definitions)
+    print(f"{config.path}: all right. Node {config.node.name} is {roles}; services: {names or 'none'}.")
+    return 0
+
+
+def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...], tuple[str, ...]]:
+    """The configuration, the services, and a sentence for each name that is ignored. Raises ConfigError with all faults."""
+    config = load(path, name)
+    if not config.node.runner:
+        return config, (), ()
+    from koi.service import catalog
+
+    found = catalog.scan(config.service.folder)
+    faults = catalog.check(found, config.service, override)
+    if faults:
+        raise ConfigError(faults)
+    ignored = tuple(f"{os.path.join(config.service.folder, entry)} is ignored: {why}" for entry, why in found.ignored)
+    return config, tuple(found.definitions), ignored
+
+
+def _set_up_log(args: Mapping[str, Any], config: Config) -> list[str]:
+    """Start logging as the command line says; the targets."""
+    targets = args["--log"] or ("syslog" if args["--daemonize"] else CONSOLE)
+    colour = not args["-C"] and not os.environ.get("NO_COLOR")
+    log.setup(targets, "root", config.node.name, "debug" if args["-d"] else config.node.loglevel, colour)
+    log.hide(config.cluster.password)
+    return [word.strip() for word in targets.split(",")]
+
+
+def _server(
+    config: Config, definitions: tuple[Any, ...], mains: Optional[Mains], pid_file: Optional[str], console: bool
+) -> daemon.Serve:
+    """What runs the node, here or in the background, and gives its exit code."""
+
+    def serve(report: daemon.Report) -> int:
+        try:
+            return _serve(config, definitions, mains, pid_file, report)
+        except KoiError as fault:
+            log.get().error(str(fault))
+            report.failed(str(fault))
+            if not console and not pid_file:
+                print(f"koinode: {fault}", file=sys.stderr)
+        except Exception as fault:
+            log.get().critical(f"root ends by a fault of its own; its workers demote and stop: {traceback.format_exc()}")
+            report.failed(f"a fault of koinode itself: {fault!r}")
+        return FAILED
+
+    return serve
+
+
+def _serve(
+    config: Config, definitions: tuple[Any, ...], mains: Optional[Mains], pid_file: Optional[str], report: daemon.Report
+) -> int:
+    from koi.proc import root
+
+    for text in config.warnings:
+        log.get().warning(text)
+    if os.geteuid() != 0:
+        log.get().info(f"runs as {_user()}, not as root: what scripts do is limited to what that user may")
+    pid_files = (os.path.join(config.node.run_dir, "koinode.pid"), *([pid_file] if pid_file else []))
+    end_s = _end_s(config, definitions)
+    return root.run(config, definitions, mains or _mains(config), report.up, end_s, pid_files, (report.close,))
+
+
+def _end_s(config: Config, definitions: tuple[Any, ...]) -> float:
+    """Seconds that an orderly demote and stop of all services may take."""
+    from koi.proc.shutdown import end_bound
+    from koi.service import catalog
+
+    settings = [(one.priority, catalog.settings(one, config.service, override)) for one in definitions]
+    return end_bound((priority, s.demote_timeout + s.stop_timeout + s.failed_timeout) for priority, s in settings)
+
+
+def _mains(config: Config) -> Mains:
+    """The main functions of this node's children, imported here so that all children share the pages."""
+    found: dict[str, Callable[[Context], None]] = {}
+    if config.node.elector:
+        from koi.proc import elector
+
+        found["elector"] = elector.main
+    if config.node.runner:
+        from koi.proc import runner, worker
+
+        found["runner"] = runner.main
+        found["service"] = worker.main
+    return found
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user {os.geteuid()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""Root's children as processes: forking them, hearing them, killing them, and seeing them end.
+
+Rule: fork only, from a process without threads, with all signals blocked until the child has dropped what it inherited:
+the pipe ends of its siblings, root's loop, systemd's socket, and (workers excepted) the node's lock. Nothing here
+blocks and nothing here decides when a child is started or what its end means.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, Optional
+
+from koi import log
+from koi.proc.cell import LeaseCell
+from koi.proc.child import SERVICE, Context, live, reset_signals
+from koi.proc.link import Link, pair
+from koi.proc.loop import Loop, now
+from koi.proc.supervise import Child
+from koi.proc.system import descendants, die_with_parent
+
+Main = Callable[[Context], None]
+Outfit = Callable[[Child], dict[str, Any]]
+"""What a child is born with besides its pipe: the fields of its Context."""
+
+DRAIN_S = 5.0
+"""A child whose full pipe has not moved for this long is killed."""
+MAX_LAST_READS = 64
+"""Reads of what an ended child has left in its pipe."""
+
+
+class Family:
+    """All children of root by name, whether they run or wait to be started."""
+
+    def __init__(self, loop: Loop, mains: Mapping[str, Main], on_frame: Callable[[Child, str, bytes], None], lock: int) -> None:
+        self.loop = loop
+        self.cell = LeaseCell()
+        self._children: dict[str, Child] = {}
+        self._by_pid: dict[int, Child] = {}
+        self._mains = mains
+        self._on_frame = on_frame
+        self._lock = lock
+        self.inherited: list[Callable[[], None]] = []
+        """Called in every new child to close what else of root's it must not keep."""
+
+    def add(self, child: Child) -> None:
+        """Take up a child; it is started when it is due."""
+        self._children[child.name] = child
+
+    def __getitem__(self, name: str) -> Child:
+        return self._children[name]
+
+    def get(self, name: str) -> Optional[Child]:
+        """The child of that name, if there is one."""
+        return self._children.get(name)
+
+    def all(self) -> Iterable[Child]:
+        """Every child, running or not, in the order of their first start."""
+        return self._children.values()
+
+    def alive(self, kind: Optional[str] = None) -> list[str]:
+        """The names of those that run."""
+        return [c.name for c in self._children.values() if c.pid is not None and kind in (None, c.kind)]
+
+    def fork(self, child: Child, hang_s: Optional[float], outfit: Outfit) -> bool:
+        """Start the child. False when the system has no process or pipe to give; it is then tried again later."""
+        try:
+            ours, theirs = pair()
+        except OSError as error:
+            return self._not_born(child, error)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._child(child, parent, ours, theirs, outfit)
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            return self._not_born(child, error)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        theirs.close()
+        child.born(pid, ours, now(), hang_s)
+        self._by_pid[pid] = child
+        ours.attach(self.loop, lambda to, body: self._hear(child, to, body), lambda: self._pipe_ended(child, pid))
+        return True
+
+    def tell(self, name: str, message: object) -> None:
+        """Send a message to a child; dropped when it does not run."""
+        link = self._children[name].link
+        if link is not None:
+            link.send(name, message)
+            self._check_overflow(self._children[name])
+
+    def forward(self, name: str, body: bytes) -> None:
+        """Pass a body on unread; dropped when there is no such child now: its successor is told anew."""
+        child = self._children.get(name)
+        if child is not None and child.link is not None:
+            child.link.forward(name, body)
+            self._check_overflow(child)
+
+    def close(self, name: str) -> None:
+        """Close root's end of the child's pipe, which the child takes as the end."""
+        link = self._children[name].link
+        if link is not None:
+            link.close()
+
+    def kill(self, name: str, why: str) -> None:
+        """Kill a child that runs; its end is seen like any other."""
+        child = self._children[name]
+        if child.pid is not None and child.killed_why is None:
+            child.killed_why = why
+            os.kill(child.pid, signal.SIGKILL)
+
+    def kill_below(self) -> None:
+        """Kill every process below root: the children, their scripts and programs, and orphans that became root's."""
+        for pid in reversed(descendants(os.getpid())):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def reap(self) -> list[tuple[Child, int, int]]:
+        """The children that have ended, each with its pid and wait status, after all that it had said was heard.
+
+        A stopped child is killed. Orphans that became root's are reaped and not told.
+        """
+        ended: list[tuple[Child, int, int]] = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return ended
+            if pid == 0:
+                return ended
+            child = self._by_pid.get(pid)
+            if child is None:
+                continue
+            if os.WIFSTOPPED(status):
+                self.kill(child.name, "it was stopped by " + signal_name(os.WSTOPSIG(status)))
+                continue
+            del self._by_pid[pid]
+            child.pid = None  # from here on it may be another process's
+            self._hear_last(child)
+            ended.append((child, pid, status))
+
+    def drain_due(self) -> Optional[float]:
+        """When the next child counts as one that does not drain its pipe."""
+        since = min((at for child in self._children.values() if (at := _blocked_since(child)) is not None), default=None)
+        return None if since is None else since + DRAIN_S
+
+    def kill_blocked(self, time: float) -> None:
+        """Kill the children that do not drain their pipes."""
+        for child in self._children.values():
+            since = _blocked_since(child)
+            if since is not None and since + DRAIN_S <= time:
+                self.kill(child.name, f"it has not read its pipe for {time - since:.1f} s")
+
+    def _check_overflow(self, child: Child) -> None:
+        if child.link is not None and child.link.overflowed:
+            self.kill(child.name, f"it does not read its pipe, {child.link.queued} bytes wait")
+
+    def _hear(self, child: Child, to: str, body: bytes) -> None:
+        """Whatever one child says, root lives on: what cannot be understood costs that child its life."""
+        try:
+            self._on_frame(child, to, body)
+        except Exception as fault:  # root may not die
+            log.get().critical(f"what {child.name} said to {to} cannot be handled: {fault!r}")
+            self.kill(child.name, f"it said what cannot be handled: {fault!r}")
+
+    def _pipe_ended(self, child: Child, pid: int) -> None:
+        if child.pid == pid:
+            self.kill(child.name, "it closed its pipe")
+
+    def _hear_last(self, child: Child) -> None:
+        link = child.link
+        if link is None:
+            return
+        for _ in range(MAX_LAST_READS):
+            frames = link.receive()
+            if not frames and (link.ended or link.closed):
+                break
+            for to, body in frames:
+                self._hear(child, to, body)
+        link.close()
+
+    def _not_born(self, child: Child, error: OSError) -> bool:
+        log.get().error(f"{child.name} cannot be started: {error.strerror}")
+        child.started = now()
+        child.gone(now(), again=True)
+        return False
+
+    def _child(self, child: Child, parent: int, ours: Link, theirs: Link, outfit: Outfit) -> NoReturn:
+        """In the new process: drop what is not its own, then live. Never returns."""
+        try:
+            if child.kind != SERVICE:
+                die_with_parent(signal.SIGKILL)
+            ours.close_copy()
+            for other in self._children.values():
+                if other.link is not None:
+                    other.link.close_copy()
+            self.loop.close()
+            for close in self.inherited:
+                close()
+            if child.kind != SERVICE:
+                os.close(self._lock)
+            reset_signals()
+            context = Context(name=child.name, link=theirs, loop=Loop(), cell=self.cell, **outfit(child))
+        except BaseException as fault:
+            log.get().critical(f"{child.name} cannot begin: {fault!r}")
+            os._exit(os.EX_SOFTWARE)
+        if child.kind != SERVICE and os.getppid() != parent:
+            os._exit(0)
+        live(context, self._mains[child.kind])
+
+
+def _blocked_since(child: Child) -> Optional[float]:
+    """Since when a child that was not killed yet has taken nothing from its full pipe."""
+    return child.link.blocked_since if child.link is not None and child.killed_why is None else None
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL for 9."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def how_it_ended(child: Child, status: int) -> str:
+    """In words: "was killed by SIGKILL", "exited 70", "was killed: it has not answered for 0.8 s"."""
+    if child.killed_why is not None:
+        return f"was killed: {child.killed_why}"
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal_name(os.WTERMSIG(status))}"
+    return f"exited {os.WEXITSTATUS(status)}" + (f": {child.reason}" if child.reason else "")

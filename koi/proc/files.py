@@ -1,0 +1,83 @@
+"""Small JSON files in the state folder, written so that a crash leaves the old or the new one, never half.
+
+elector.json (PROTOCOL.md section 2), node.json (stopped by hand, maintenance last heard), failures.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any, Optional
+
+from koi.core.ledger import Record
+from koi.core.messages import Fenced, Ledger
+from koi.errors import KoiError
+
+FORMAT = 1
+MAX_FILE_BYTES = 1 << 20
+
+
+def prepare_folder(path: str, what: str) -> None:
+    """Make the folder if it is missing. KoiError when it cannot be written."""
+    try:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise KoiError(f"{what} {path} cannot be made: {error.strerror}; make it, or set another one in koi.conf") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise KoiError(f"{what} {path} cannot be written by this user; mend its owner or mode, or set another one in koi.conf")
+
+
+def write_json(path: str, content: Any, sync: bool = True) -> None:
+    """Replace the file atomically: temporary file, fsync, rename, fsync of the folder. OSError when the disk refuses."""
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        os.write(fd, (json.dumps(content) + "\n").encode())
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+    if sync:
+        _sync_folder(os.path.dirname(path))
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_json(path: str) -> Optional[Any]:
+    """The content; None when there is no such file. ValueError or OSError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read(MAX_FILE_BYTES))
+    except FileNotFoundError:
+        return None
+
+
+def dump_record(record: Record) -> dict[str, Any]:
+    """An elector's record as JSON."""
+    return {"format": FORMAT, **asdict(record)}
+
+
+def parse_record(content: Any) -> Record:
+    """The record from JSON. ValueError when it is not one."""
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']} is not known to this version")
+        ledger = dict(content["ledger"])
+        fenced = ledger["fenced"]
+        ledger["fenced"] = None if fenced is None else Fenced(**fenced)
+        ledger["passive"], ledger["recent"] = tuple(ledger["passive"]), tuple(ledger["recent"])
+        term, n = content["version"]
+        return Record(
+            int(content["promised"]), content["promised_to"], (int(term), int(n)), Ledger(**ledger), int(content["top"]),
+            float(content["span"]), tuple(content["electors"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it lacks or mistakes {error}") from error

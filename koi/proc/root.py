@@ -1,0 +1,293 @@
+"""Root: forks the other processes of the node, passes their messages on, and replaces each one that ends.
+
+Rule: root does nothing else, so that it outlives everything else. It decides nothing about services or mastership; it
+never blocks on a child; what it must remember for the successor of a child or of itself is in tree.json (treefile.py).
+The processes and their pipes are in family.py, their pings in heart.py, the end of the node in shutdown.py.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional
+
+from setproctitle import setproctitle
+
+from koi import __version__, log
+from koi.core.messages import Announce, Held, Pids, Pong, ServiceState, Stopped
+from koi.errors import KoiError
+from koi.proc import lock, treefile
+from koi.proc.child import ELECTOR, ROOT, RUNNER, SERVICE, Reason, title, worker_name
+from koi.proc.family import Family, Main, how_it_ended
+from koi.proc.heart import Heart
+from koi.proc.link import loads
+from koi.proc.loop import Loop, now
+from koi.proc.shutdown import Shutdown
+from koi.proc.supervise import Child
+from koi.proc.system import Notifier, become_subreaper
+from koi.proc.treefile import Tree
+
+
+def run(
+    config: Any,
+    definitions: Sequence[Any],
+    mains: Mapping[str, Main],
+    on_up: Callable[[], None],
+    end_s: float,
+    pid_files: Sequence[str] = (),
+    inherited: Sequence[Callable[[], None]] = (),
+) -> int:
+    """Be the root of this node until it is told to stop. The exit code: 0 after an orderly end, else 1.
+
+    `mains` are the main functions of the kinds elector, runner and service. `on_up()` is called once elector and runner
+    work. `end_s`: how long an orderly demote and stop of all services may take, also of a dead tree's. `inherited` are
+    called in every child to close what it must not keep. Raises KoiError when the node cannot start: another koinode
+    runs, the port is in use, run_dir cannot be written.
+    """
+    node = config.node
+    held = lock.acquire(node.run_dir, node.name, end_s, log.get().warning)
+    try:
+        lock.write_pid(pid_files)
+        found, fault = treefile.read(node.run_dir)
+        if fault is not None:
+            log.get().warning(fault)
+        root = Root(config, tuple(definitions), mains, held, found, end_s, on_up)
+        root.family.inherited.extend(inherited)
+        root.live()
+    finally:
+        lock.remove_pid(pid_files)
+        os.close(held)
+    if root.cannot_start is not None:
+        raise KoiError(root.cannot_start)
+    return root.code
+
+
+class Root:
+    """The hub of a node."""
+
+    def __init__(
+        self,
+        config: Any,
+        definitions: tuple[Any, ...],
+        mains: Mapping[str, Main],
+        held: int,
+        found: Tree,
+        end_s: float,
+        on_up: Callable[[], None],
+    ) -> None:
+        self.config = config
+        self.definitions = definitions
+        self.tree = treefile.adopt(found)
+        self.loop = Loop()
+        self.notifier = Notifier()
+        self.family = Family(self.loop, mains, self._on_frame, held)
+        self.family.inherited.append(self.notifier.close)
+        self.heart = Heart(self.family, self.notifier, config.timing.lease, now())
+        self.shutdown = Shutdown(self.family, bool(config.node.runner), end_s, config.timing.grace, self._finish)
+        self.code = 1
+        self.cannot_start: Optional[str] = None
+        """Why the node could not start, in an elector's or runner's words."""
+        self._on_up: Optional[Callable[[], None]] = on_up
+        self._pids_changed = False
+        self._tree_changed = True
+        self._tree_fault = ""
+        self._gather(unclean=not found.clean)
+        if not found.clean:
+            log.get().warning(f"the koinode before this one did not end in order; {_left(found, definitions)}")
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take up root's duties. The first deadline starts the children."""
+        setproctitle(title(ROOT, self.config.node.name))
+        if not become_subreaper():
+            log.get().warning("prctl(PR_SET_CHILD_SUBREAPER) failed: programs of a killed worker are not seen by root")
+        self.loop.on_signal(signal.SIGTERM, lambda: self.shutdown.begin(now(), "SIGTERM"))
+        self.loop.on_signal(signal.SIGINT, lambda: self.shutdown.begin(now(), "SIGINT"))
+        self.loop.on_signal(signal.SIGHUP, lambda: _refuse_reload("SIGHUP"))
+        self.loop.on_signal(signal.SIGUSR1, lambda: _refuse_reload("SIGUSR1"))
+        self.loop.on_signal(signal.SIGCHLD, self._reap)
+        gc.collect()
+        gc.freeze()
+
+    def live(self) -> None:
+        """All of root's life."""
+        try:
+            self.begin()
+            self.loop.run(self.deadline, self.on_deadline)
+        finally:
+            self.close()
+
+    def deadline(self) -> Optional[float]:
+        """When root has to do something by itself (CLOCK_BOOTTIME, seconds)."""
+        if self._pids_changed or self._tree_changed:
+            return now()
+        dues = [self.heart.due(), self.family.drain_due(), self.shutdown.deadline]
+        dues.extend(child.due for child in self.family.all())
+        return min((due for due in dues if due is not None), default=None)
+
+    def on_deadline(self, time: float) -> None:
+        """Start children that are due, ping, kill those that hang or do not drain, go on with the end of the node."""
+        self._start_due(time)
+        self.heart.beat(time)
+        self.family.kill_blocked(time)
+        self.shutdown.check(time)
+        self._check_up()
+        self._tell_pids()
+        self._save()
+
+    def close(self) -> None:
+        """Leave the run folder as the end of this root is."""
+        self._tree_changed = True
+        self._save()
+        self.notifier.close()
+        self.loop.close()
+
+    # --- children -----------------------------------------------------------------------------
+
+    def _gather(self, unclean: bool) -> None:
+        first = now()
+        if self.config.node.elector:
+            self.family.add(Child(ELECTOR, ELECTOR, due=first))
+        if self.config.node.runner:
+            self.family.add(Child(RUNNER, RUNNER, due=first))
+            for one in self.definitions:
+                self.family.add(Child(worker_name(one.name), SERVICE, one, due=first, unclean=unclean))
+
+    def _start_due(self, time: float) -> None:
+        for child in self.family.all():
+            if child.due is not None and not self.shutdown.replaces:
+                child.due = None
+            elif child.due is not None and child.due <= time:
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        pinged = child.kind != SERVICE
+        if not self.family.fork(child, self.heart.hang_s if pinged else None, self._outfit):
+            return
+        self._pids_changed = True
+        self.heart.ping(child, now())
+        if child.kind == RUNNER and child.starts > 1:
+            for name in self.family.alive(SERVICE):
+                self.family.tell(name, Announce())
+        self.shutdown.started(child.name)
+
+    def _outfit(self, child: Child) -> dict[str, Any]:
+        """The Context of a child, beside its pipe."""
+        unclean = any(one.unclean for one in self.family.all())
+        return {
+            "config": self.config,
+            "definitions": self.definitions,
+            "definition": child.definition,
+            "heritage": self.tree.heritage(self.family.cell.read(), unclean),
+            "respawned": child.starts > 0,
+            "unclean": child.unclean if child.kind == SERVICE else unclean,
+            "last": child.last,
+            "release": __version__,
+        }
+
+    def _reap(self) -> None:
+        for child, pid, status in self.family.reap():
+            self._ended(child, pid, status)
+
+    def _ended(self, child: Child, pid: int, status: int) -> None:
+        name, how, reason = child.name, how_it_ended(child, status), child.reason
+        self._pids_changed = True
+        if reason is not None and self._on_up is not None and child.kind != SERVICE and self.shutdown.replaces:
+            self.cannot_start = reason
+            self.shutdown.abort(now())
+        again = self.shutdown.replaces
+        wait = child.gone(now(), again)
+        if again:
+            log.get().warning(f"{name} (pid {pid}) {how}; it is started again {f'in {wait:g} s' if wait else 'at once'}")
+        else:
+            log.get().debug(f"{name} (pid {pid}) {how}")
+            self.shutdown.ended(now())
+
+    def _check_up(self) -> None:
+        """Up is when elector and runner have answered for the first time."""
+        needed = [child for child in self.family.all() if child.kind != SERVICE]
+        if self._on_up is None or not all(child.pulse is not None and child.pulse.answered for child in needed):
+            return
+        on_up, self._on_up = self._on_up, None
+        log.get().info(f"koinode {__version__} is up with {len(self.definitions)} services")
+        self.notifier.tell("READY=1")
+        on_up()
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def _on_frame(self, child: Child, to: str, body: bytes) -> None:
+        if to == ROOT:
+            self._hear(child, loads(body))
+        else:
+            self.family.forward(to, body)
+
+    def _hear(self, child: Child, message: object) -> None:
+        if isinstance(message, Pong):
+            if child.pulse is not None:
+                child.pulse.answer(message.number)
+            self._check_up()
+        elif isinstance(message, ServiceState):
+            child.last = message
+            child.unclean = not message.clean
+            self.tree.service(message)
+            self._tree_changed = True
+        elif isinstance(message, Held):
+            self.tree.held(message)
+            self._tree_changed = True
+        elif isinstance(message, Stopped):
+            self.shutdown.runner_stopped(now())
+        elif isinstance(message, Reason):
+            child.reason = message.text
+        else:
+            raise AssertionError(f"root has no use for a {type(message).__name__}")
+
+    def _tell_pids(self) -> None:
+        if not self._pids_changed:
+            return
+        self._pids_changed = False
+        pid = {child.name: child.pid for child in self.family.all()}
+        services = tuple((one.name, pid.get(worker_name(one.name))) for one in self.definitions)
+        pids = Pids(os.getpid(), pid.get(ELECTOR), pid.get(RUNNER), services)
+        for name in self.family.alive(ELECTOR) + self.family.alive(RUNNER):
+            self.family.tell(name, pids)
+
+    # --- tree.json ----------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Write tree.json if it changed. A full disk costs the successor its knowledge, not this root its life."""
+        if not self._tree_changed:
+            return
+        self._tree_changed = False
+        try:
+            treefile.write(self.config.node.run_dir, self.tree)
+            self._tree_fault = ""
+        except OSError as error:
+            if self._tree_fault != str(error):
+                self._tree_fault = str(error)
+                log.get().error(f"tree.json cannot be written: {error}; if root dies, its successor knows less of what it left")
+
+    def _finish(self, code: int) -> None:
+        """The node has ended. Clean is only what surely left nothing promoted."""
+        active = [name for name, service in self.tree.services.items() if service["promoted"]]
+        unclean = [child.name for child in self.family.all() if child.unclean]
+        self.tree.clean = code == 0 and not active and not unclean
+        self.code = code
+        self.loop.stop()
+
+
+def _refuse_reload(name: str) -> None:
+    log.get().error(f"{name}: reconfiguring is not built yet in version {__version__}; restart koinode to read the configuration")
+
+
+def _left(found: Tree, definitions: Sequence[Any]) -> str:
+    """What a dead tree left and what is done about it, for the log."""
+    known = {one.name for one in definitions}
+    lost = sorted(set(found.services) - known)
+    states = ", ".join(f"{name} {service.get('state')}" for name, service in sorted(found.services.items()) if name in known)
+    text = f"demoting and stopping its services first ({states or 'their states are not known'})"
+    if lost:
+        text += f"; no service folder is left for {', '.join(lost)}: make sure yourself that they are not active"
+    return text

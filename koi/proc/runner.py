@@ -1,0 +1,175 @@
+"""The runner process: reports to all electors, keeps the lease, orders the services.
+
+A shell around koi.core.runner. On a node without an elector it owns the node's port and answers clients too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from koi import log
+from koi.core.effects import Become, Log, Remember, Send, SetLease, Tell
+from koi.core.messages import (
+    Failure,
+    FailuresList,
+    FailuresQuery,
+    Held,
+    NodeCommand,
+    NodeResult,
+    Pids,
+    Request,
+    ServiceState,
+    State,
+    Stop,
+    Vouch,
+)
+from koi.core.recovery import Recovery
+from koi.core.runner import Runner, RunnerSettings
+from koi.proc import files, speech
+from koi.proc.child import Context
+from koi.proc.failures import Failures
+from koi.proc.loop import now as clock
+from koi.proc.runner_control import RunnerControl
+
+MAX_TURN = 64
+
+
+def main(context: Context) -> None:
+    """Run the runner until root ends it."""
+    RunnerProcess(context).run()
+
+
+def remembered(path: str) -> Remember:
+    """What node.json says; KoiError is not raised: an unreadable file counts as none, which is logged."""
+    try:
+        content = files.read_json(path) or {}
+        return Remember(bool(content.get("stopped", False)), bool(content.get("maintenance", False)))
+    except (OSError, ValueError, AttributeError) as error:
+        log.get().error(f"{path} cannot be read ({error}); a stop by hand or maintenance before this start is forgotten")
+        return Remember(False, False)
+
+
+class RunnerProcess:
+    """Socket, workers and clock around one Runner."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.config = context, context.config
+        config = context.config
+        files.prepare_folder(config.node.state_dir, "node.state_dir")
+        self.node_file = f"{config.node.state_dir}/node.json"
+        boot = speech.new_boot()
+        self.owns_port = not config.node.elector
+        self.electors = speech.Electors(config)
+        self.endpoint = speech.open_endpoint(config, config.cluster.bind, config.cluster.port if self.owns_port else 0, boot)
+        self.failures = Failures(f"{config.node.state_dir}/failures.json", config.node.name)
+        self.machine = Runner(
+            self._settings(boot.hex()), config.timing, {d.name: d.priority for d in context.definitions}, self._recovery(),
+            context.heritage, clock(),
+        )
+        self.control = RunnerControl(self) if self.owns_port else None
+        self.noise_told: dict[str, Any] = {}
+        self.pids = Pids(0, None, None, ())
+
+    def _settings(self, boot: str) -> RunnerSettings:
+        config, kept = self.config, remembered(self.node_file)
+        return RunnerSettings(
+            config.node.name, boot, config.cluster.electors.names, config.cluster.quorum, config.node.mode,
+            config.node.preference, config.cluster.port, self.context.release, config.digest, config.service.stuck, kept.stopped, kept.maintenance,
+        )
+
+    def _recovery(self) -> Recovery:
+        service, time = self.config.service, self.config.time
+        return Recovery(service.auto_recover, service.auto_recover_wait_factor, time.auto_recover_time, time.failcount_reset)
+
+    def run(self) -> None:
+        """The process's life."""
+        context = self.context
+        for fd in self.endpoint.filenos():
+            context.loop.add(fd, self._datagrams)
+        context.on_message(self._message)
+        context.title(self.machine.state)
+        context.send("root", Held(self.machine.settings.boot, self.machine.holding, self.machine.renounced))
+        self.machine.root_seen(clock())
+        self.carry_out(self.machine.start(clock()))
+        context.run(self.machine.deadline, self._due)
+
+    # --- events ---
+
+    def _due(self, now: float) -> None:
+        self.machine.root_seen(self.context.root_seen())
+        self.carry_out(self.machine.handle_timer(now))
+
+    def _datagrams(self) -> None:
+        self.machine.root_seen(self.context.root_seen())
+        for address, sender, message, _ in self.endpoint.receive(MAX_TURN):
+            if isinstance(message, (Vouch, State)) and self.electors.is_from(sender, address):
+                self.carry_out(self.machine.receive(sender, message, clock()))
+            elif isinstance(message, Request) and self.control is not None:
+                self.control.request(address, message)
+            else:
+                speech.count_stranger(self.endpoint, address, sender, message)
+        if len(self.endpoint.noise) > len(self.noise_told):
+            speech.count_noise(self.endpoint, self.noise_told)
+
+    def _message(self, message: Any) -> None:
+        self.machine.root_seen(self.context.root_seen())
+        now = clock()
+        if isinstance(message, ServiceState):
+            self.carry_out(self.machine.service(message, now))
+        elif isinstance(message, Failure):
+            self.failures.add(message)
+            self.carry_out(self.machine.failure(message, now))
+        elif isinstance(message, NodeCommand):
+            self.command(message)
+        elif isinstance(message, FailuresQuery):
+            self.context.send("elector", FailuresList(message.id, tuple(self.failures.entries)))
+        elif isinstance(message, Pids):
+            self._pids(message)
+        elif isinstance(message, Stop):
+            self.carry_out(self.machine.stop(now))
+
+    def command(self, command: NodeCommand) -> None:
+        """start, stop or recover of this node."""
+        log.get().info(f"{command.verb} of this node asked by {command.origin}{': ' + command.reason if command.reason else ''}")
+        self.carry_out(self.machine.command(command, clock()))
+
+    def _pids(self, pids: Pids) -> None:
+        """A worker with another pid is a new one, which knows of no order."""
+        known = dict(self.pids.services)
+        for name, pid in pids.services:
+            if pid is not None and known.get(name) not in (None, pid):
+                self.machine.forget_orders(name)
+        self.pids = pids
+        self.carry_out(self.machine.handle_timer(clock()))
+
+    # --- effects ---
+
+    def carry_out(self, effects: list[Any]) -> None:
+        """Do what the core asks for, in order."""
+        for effect in effects:
+            if isinstance(effect, Send):
+                self.endpoint.send_all(self.electors.addresses.get(effect.to, ()), effect.message)
+            elif isinstance(effect, SetLease):
+                self.context.cell.write(effect.end)
+            elif isinstance(effect, Tell):
+                self._tell(effect.to, effect.message)
+            elif isinstance(effect, Become):
+                log.get().info(f"{effect.old} -> {effect.new}: {effect.why}")
+                self.context.title(effect.new)
+            elif isinstance(effect, Log):
+                log.write(effect.level, effect.text)
+            elif isinstance(effect, Remember):
+                self._remember(effect)
+
+    def _tell(self, to: str, message: Any) -> None:
+        if isinstance(message, NodeResult) and self.control is not None:
+            self.control.node_result(message)
+        else:
+            self.context.send(to, message)
+
+    def _remember(self, kept: Remember) -> None:
+        try:
+            content = {"format": files.FORMAT, "stopped": kept.stopped, "maintenance": kept.maintenance}
+            files.write_json(self.node_file, content)
+        except OSError as error:
+            log.get().error(f"{self.node_file} cannot be written: {error.strerror}; a restart of koinode forgets a stop by hand")

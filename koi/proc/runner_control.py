@@ -1,0 +1,88 @@
+"""What clients ask of a node without an elector: its own affairs are answered, all else is redirected.
+
+Redirects go to the leader that the electors named last, else to each elector in turn (INTERFACE.md, Programs).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from koi import __version__
+from koi.core.messages import NodeCommand, NodeResult, Request
+from koi.proc.replies import Replies, arguments
+from koi.proc.snapshot import service
+from koi.wire.udp import Address
+
+if TYPE_CHECKING:
+    from koi.proc.runner import RunnerProcess
+
+OWN = ("start", "stop", "recover")
+
+
+class RunnerControl:
+    """The requests of one runner process."""
+
+    def __init__(self, shell: RunnerProcess) -> None:
+        self.shell = shell
+        self.replies = Replies(shell.endpoint)
+        self.turn = 0
+
+    def request(self, address: Address, request: Request) -> None:
+        """A client asks."""
+        if self.replies.repeated(address, request):
+            return
+        given = arguments(request)
+        here = given.get("node") in (None, self.shell.config.node.name)
+        if request.command == "local":
+            self.replies.answer(request.id, self._local())
+        elif request.command == "failures" and here:
+            self.replies.answer(request.id, {"failures": list(self.shell.failures.entries)})
+        elif request.command in OWN and here:
+            self._own(request, given)
+        else:
+            self._redirect(request)
+
+    def node_result(self, result: NodeResult) -> None:
+        """A command has its effect, or failed."""
+        if result.done:
+            self.replies.answer(result.id, {"done": True, "message": result.message, "epoch": self._epoch()})
+        else:
+            self.replies.refuse(result.id, result.message)
+
+    def _own(self, request: Request, given: dict[str, Any]) -> None:
+        command = NodeCommand(request.id, request.command, bool(given.get("force")), str(given.get("reason") or ""), "koi")
+        self.replies.progress(request.id, f"{request.command} of {self.shell.config.node.name} is under way")
+        self.shell.command(command)
+        if given.get("no_wait"):
+            self.replies.answer(request.id, {"done": True, "message": f"{request.command} has begun", "epoch": self._epoch()})
+
+    def _redirect(self, request: Request) -> None:
+        electors = self.shell.electors
+        address = electors.first(self.shell.machine.lease.leader())
+        if address is None:
+            names = sorted(name for name, addresses in electors.addresses.items() if addresses)
+            address = electors.first(names[self.turn % len(names)]) if names else None
+            self.turn += 1
+        if address is None:
+            self.replies.refuse(request.id, "no elector of cluster.electors has an address that can be resolved")
+        else:
+            self.replies.redirect(request.id, address)
+
+    def _epoch(self) -> int:
+        newest = self.shell.machine.lease.newest()
+        return newest.epoch if newest is not None else 0
+
+    def _local(self) -> dict[str, Any]:
+        machine, pids = self.shell.machine, self.shell.pids
+        report = machine.reporter.last
+        newest = machine.lease.newest()
+        return {
+            "name": self.shell.config.node.name, "address": None, "elector": None, "runner": True, "state": machine.state,
+            "mode": machine.mode, "promotable": bool(report and report.ready), "preference": machine.settings.preference,
+            "seen": 0.0, "uptime": report.uptime if report else 0.0, "failcount": machine.recovery.count,
+            "last_failure": machine.last_failure, "version": __version__, "services": [service(s.info) for s in machine.services.values()],
+            "why": report.why if report else "", "recovers_in": report.recovers_in if report else None, "stopped": machine.stopped,
+            "failed": bool(machine.failed), "stuck": machine.stuck(), "holding": machine.holding,
+            "pids": {"root": pids.root, "elector": pids.elector, "runner": pids.runner, "services": dict(pids.services)},
+            "leader": machine.lease.leader(), "master": newest.master if newest is not None else None,
+        }

@@ -1,0 +1,235 @@
+"""What one elector knows of the cluster, as the JSON of `koi status` (INTERFACE.md, JSON). Reads the core, changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Optional
+
+from koi import __version__
+from koi.core import arbiter
+from koi.core.arbiter import View
+from koi.core.messages import ENDING, MAINTENANCE, STUCK, Report, ServiceInfo
+
+if TYPE_CHECKING:
+    from koi.proc.elector import ElectorProcess
+
+JSON = dict[str, Any]
+DISCONNECTED = "Disconnected"
+
+
+class Snapshot:
+    """One look at everything, at the time `now` (seconds)."""
+
+    def __init__(self, shell: ElectorProcess, now: float) -> None:
+        self.shell, self.config, self.machine, self.now = shell, shell.config, shell.machine, now
+        self.lead = self.machine.roles.lead
+        self.view = self._view()
+
+    def _view(self) -> View:
+        if self.lead is not None:
+            return self.machine.view(self.lead, self.now)
+        record = self.machine.acceptor.record
+        free = 1 if self.machine.acceptor.free(self.now) is not None else 0
+        return View(
+            record.ledger, record.version, record.top, self.now, self.now, self.machine.reports, free,
+            self.machine.seat.majority, len(self.machine.seat.electors), self.machine.timing,
+        )
+
+    # --- the cluster ---
+
+    def leader(self) -> Optional[str]:
+        """The leader that this elector follows, or is."""
+        roles = self.machine.roles
+        fresh = self.lead is not None or self.now - roles.heard_at <= self.machine.timing.leader_timeout
+        return roles.leader if fresh else None
+
+    def master(self) -> Optional[str]:
+        """The master of the present epoch; None when the post is vacant."""
+        if self.view.ledger.master is None or arbiter.vacancy(self.view):
+            return None
+        return self.view.ledger.master
+
+    def cluster(self) -> JSON:
+        """The object `cluster`."""
+        ledger, timing, master = self.view.ledger, self.machine.timing, self.master()
+        since = self.machine.acceptor.accepted_at
+        return {
+            "id": self.config.cluster.id, "leader": self.leader(), "term": self.machine.acceptor.record.promised,
+            "epoch": ledger.epoch, "master": master, "target": ledger.target, "manual": ledger.manual,
+            "maintenance": ledger.hold in (MAINTENANCE, ENDING), "passive": list(ledger.passive), "reason": ledger.reason,
+            "quorum": {"need": self.machine.seat.majority, "have": self.have(), "electors": self.electors},
+            "timing": {
+                "heartbeat": timing.heartbeat, "lease": timing.lease, "demote_grace": timing.grace,
+                "leader_timeout": timing.leader_timeout, "failover": timing.failover,
+            },
+            "warnings": self.warnings(), "hold": ledger.hold, "yielding": ledger.yielding,
+            "nobody": "" if master else self.nobody(), "stale": self.stale(),
+            "master_since": None if master is None or since is None else self.now - since,
+        }
+
+    @property
+    def electors(self) -> int:
+        """How many electors there are."""
+        return len(self.machine.seat.electors)
+
+    def have(self) -> int:
+        """How many electors the leader hears, itself included; 1 when this one does not lead."""
+        if self.lead is None:
+            return 1
+        return 1 + sum(1 for heard in self.lead.acks.values() if self._fresh(heard.at))
+
+    def _fresh(self, at: float) -> bool:
+        return self.now - at <= self.machine.timing.leader_timeout
+
+    def stale(self) -> Optional[float]:
+        """Seconds since a majority answered this leader; None while that is fresh."""
+        if self.lead is None:
+            return None
+        age = self.now - self.lead.majority_at(self.now)
+        return age if age > self.machine.timing.leader_timeout else None
+
+    def nobody(self) -> str:
+        """Why there is no master, in words."""
+        if self.lead is None:
+            return f"there is no leader: {self._why_no_leader()}" if self.leader() is None else ""
+        if not self.lead.committed():
+            return f"the ledger is accepted by {self.lead.accepted_by()} of {self.electors} electors so far"
+        return self.machine.nobody or "a master is being chosen"
+
+    def _why_no_leader(self) -> str:
+        roles = self.machine.roles
+        if roles.blank is not None:
+            return (
+                f"{self.config.node.name} has no state file and asks the other electors first"
+                f" ({len(roles.blank.known)} of the {roles.blank.need} it needs have answered)"
+            )
+        return f"{self.config.node.name} is {roles.role} and hears no majority of the {self.electors} electors"
+
+    # --- warnings ---
+
+    def warnings(self) -> list[str]:
+        """Everything that an administrator should mend."""
+        found = [*self._own_warnings(), *self._told_warnings(), *self._config_warnings()]
+        return list(dict.fromkeys(found))
+
+    def _own_warnings(self) -> list[str]:
+        seat, roles = self.machine.seat, self.machine.roles
+        found = [f"elector {seat.name} {roles.blank_warning}"] if roles.blank_warning else []
+        if seat.majority <= len(seat.electors) // 2:
+            found.append(f"unsafe_quorum: {seat.majority} of {self.electors} electors decide; a partition can give two masters")
+        if self.view.ledger.hold == STUCK:
+            found.append(f"hold: stuck: {self.view.ledger.master} may still be active; nobody is promoted")
+        found += [
+            f"two nodes call themselves {name}; give one of them another name or stop it"
+            for name, rivals in self.machine.rivals.items()
+            if rivals.warned_at is not None and self.now - rivals.warned_at < 60
+        ]
+        return found + ([self.shell.disk_warning] if self.shell.disk_warning else [])
+
+    def _told_warnings(self) -> list[str]:
+        found = [f"{name}: {text}" for name, seen in self.machine.reports.items() for text in seen.report.warnings]
+        if self.lead is not None:
+            found += [f"elector {name} {text}" for name, heard in self.lead.acks.items() for text in heard.ack.warnings]
+            acks = self.lead.acks
+            silent = [n for n in self.machine.seat.others if n not in acks or not self._fresh(acks[n].at)]
+            found += [f"elector {name} does not answer" for name in silent]
+        return found
+
+    def _config_warnings(self) -> list[str]:
+        told = {name: seen.report.config for name, seen in self.machine.reports.items() if arbiter.heard(self.view, name)}
+        if self.lead is not None:
+            told |= {name: heard.ack.config for name, heard in self.lead.acks.items() if self._fresh(heard.at)}
+        other = sorted(name for name, digest in told.items() if digest != self.machine.seat.config)
+        if not other:
+            return []
+        return [
+            f"the configuration of {', '.join(other)} differs from that of {self.machine.seat.name} in electors, quorum, timings or id;"
+            " make them equal and restart koinode where it was changed"
+        ]
+
+    # --- nodes ---
+
+    def names(self) -> list[str]:
+        """All nodes that are configured as electors or have reported."""
+        return sorted({*self.machine.seat.electors, *self.machine.reports})
+
+    def status(self) -> JSON:
+        """The whole answer of `koi --json status`."""
+        return {"cluster": self.cluster(), "nodes": [self.node(name) for name in self.names()]}
+
+    def node(self, name: str) -> JSON:
+        """One node's object."""
+        seen = self.machine.reports.get(name)
+        node: JSON = {"name": name, "address": self._address(name), "elector": self._role(name), "runner": seen is not None}
+        if seen is None:
+            return node | self._no_runner(name)
+        heard = arbiter.heard(self.view, name)
+        return node | self._runner(seen.report, self.now - seen.at, heard is not None)
+
+    def _no_runner(self, name: str) -> JSON:
+        return {
+            "state": None, "mode": None, "promotable": False, "preference": None, "seen": self._seen_elector(name),
+            "uptime": None, "failcount": 0, "last_failure": None,
+            "version": __version__ if name == self.config.node.name else None, "services": [], "why": "",
+            "recovers_in": None, "failed_ago": None, "stopped": False, "failed": False, "stuck": False, "holding": None,
+        }
+
+    def _runner(self, report: Report, age: float, heard: bool) -> JSON:
+        why = arbiter.why_not(self.view, report.name)
+        recovers = None if report.recovers_in is None else max(0.0, report.recovers_in - age)
+        passive = report.name in self.view.ledger.passive
+        return {
+            "state": report.state if heard else DISCONNECTED, "mode": "passive" if passive else report.mode, "promotable": not why,
+            "preference": report.preference, "seen": age, "uptime": report.uptime + age,
+            "failcount": report.failcount, "last_failure": report.last_failure, "version": report.release,
+            "services": [service(info) for info in report.services or ()], "why": report.why or why, "recovers_in": recovers,
+            "failed_ago": None if report.failed_ago is None else report.failed_ago + age,
+            "stopped": report.stopped, "failed": report.failed, "stuck": report.stuck, "holding": report.holding,
+        }
+
+    def _role(self, name: str) -> Optional[str]:
+        if name not in self.machine.seat.electors:
+            return None
+        if name == self.machine.seat.name:
+            return self.machine.roles.role
+        if name == self.leader():
+            return "leader"
+        if self.lead is None:
+            return "unknown"
+        heard = self.lead.acks.get(name)
+        return "follower" if heard is not None and self._fresh(heard.at) else "disconnected"
+
+    def _seen_elector(self, name: str) -> Optional[float]:
+        if name == self.machine.seat.name:
+            return 0.0
+        heard = self.lead.acks.get(name) if self.lead is not None else None
+        return None if heard is None else self.now - heard.at
+
+    def _address(self, name: str) -> Optional[str]:
+        address = self.address(name)
+        if address is None:
+            return None
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+    def address(self, name: Optional[str]) -> Optional[tuple[str, int]]:
+        """Where this node answers clients."""
+        first = self.shell.electors.first(name)
+        if first is not None or name is None:
+            return first
+        seen = self.machine.reports.get(name)
+        if seen is None or not isinstance(seen.origin, tuple):
+            return None
+        return seen.origin[0], seen.report.port
+
+    def pids(self) -> JSON:
+        """The process ids of this node's tree."""
+        pids = self.shell.pids
+        return {"root": pids.root, "elector": pids.elector, "runner": pids.runner, "services": dict(pids.services)}
+
+
+def service(info: ServiceInfo) -> JSON:
+    """A service's object."""
+    return {
+        "name": info.name, "priority": info.priority, "state": info.state, "action": info.action, "failed": info.failed,
+        "pid": info.pid, "last": None if info.last is None else asdict(info.last),
+    }

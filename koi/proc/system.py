@@ -1,0 +1,103 @@
+"""What root asks of Linux beyond Python's library: prctl, process start times, descendants, systemd's notifications.
+
+Rule: nothing here decides anything, and what the machine does not have is told by the return value, never by a crash.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from typing import Optional
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+_STATE, _PPID, _SESSION, _START = 0, 1, 3, 19
+"""Fields of /proc/PID/stat, counted from the one after the name."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> bool:
+    """Orphans below this process become its children, so that it sees them and can end them."""
+    return bool(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def die_with_parent(signum: int) -> bool:
+    """Have the kernel send `signum` to this process when its parent dies, whatever this process does then."""
+    return bool(_libc.prctl(PR_SET_PDEATHSIG, int(signum), 0, 0, 0) == 0)
+
+
+def _stat(pid: int) -> Optional[list[str]]:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def start_time(pid: int) -> Optional[int]:
+    """When the process started, in clock ticks since boot; with the pid it names a process for ever. None: no such process."""
+    fields = _stat(pid)
+    return int(fields[_START]) if fields else None
+
+
+def session(pid: int) -> Optional[int]:
+    """The session of the process; None: no such process."""
+    fields = _stat(pid)
+    return int(fields[_SESSION]) if fields else None
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process."""
+    fields = _stat(pid)
+    return fields is not None and fields[_STATE] in ("T", "t")
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid`, parents first."""
+    below: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        fields = _stat(int(entry)) if entry.isdigit() else None
+        if fields:
+            below.setdefault(int(fields[_PPID]), []).append(int(entry))
+    found: list[int] = []
+    todo = list(below.get(pid, ()))
+    while todo:
+        one = todo.pop(0)
+        found.append(one)
+        todo.extend(below.get(one, ()))
+    return found
+
+
+class Notifier:
+    """Tells systemd that the node is up, alive and stopping (sd_notify); silent where no systemd asked for it."""
+
+    def __init__(self) -> None:
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        limit = os.environ.pop("WATCHDOG_USEC", "")
+        for_pid = os.environ.pop("WATCHDOG_PID", "")
+        self._socket: Optional[socket.socket] = None
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        mine = for_pid in ("", str(os.getpid()))
+        self.interval = int(limit) / 4e6 if address and limit.isdigit() and mine else None
+        """Seconds between two signs of life, a quarter of what systemd allows; None: it wants none."""
+        if address:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+    def tell(self, text: str) -> bool:
+        """Send READY=1, STOPPING=1, WATCHDOG=1 or STATUS=...; False when nobody took it."""
+        if self._socket is None:
+            return False
+        try:
+            self._socket.sendto(text.encode(), self._address)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the socket; in a child only its copy."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

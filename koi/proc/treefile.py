@@ -1,0 +1,115 @@
+"""run_dir/tree.json: what root keeps for its successor of a tree that may die.
+
+Rule: `clean` is true only after an orderly end. A koinode that finds it false demotes and stops what the dead tree
+left before its runner claims anything (rule 6.5), and names the dead runners' boots as its lineage (rule 5.1).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
+
+from koi.core.messages import Held, Heritage, ServiceState
+from koi.proc.system import session, start_time
+
+TREE_NAME = "tree.json"
+MAX_BOOTS = 32
+"""Boots of earlier runners that are kept; guards of older ones have run out long ago."""
+
+
+@dataclass
+class Tree:
+    """The runners that were, what the last one held, and the services as their workers told."""
+
+    boots: list[str] = field(default_factory=list)
+    holding: Optional[int] = None
+    renounced: Optional[int] = None
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clean: bool = True
+
+    def held(self, word: Held) -> None:
+        """The runner says what it holds and has renounced."""
+        if word.boot in self.boots:
+            self.boots.remove(word.boot)
+        self.boots = [*self.boots, word.boot][-MAX_BOOTS:]
+        self.holding = word.holding
+        self.renounced = highest(self.renounced, word.renounced)
+
+    def service(self, word: ServiceState) -> None:
+        """A worker tells the state of its service."""
+        pid = word.info.pid
+        self.services[word.info.name] = {
+            "state": word.info.state,
+            "promoted": word.promoted,
+            "pid": pid,
+            "session": None if pid is None else session(pid),
+            "start": None if pid is None else start_time(pid),
+        }
+
+    def heritage(self, lease_end: Optional[float], unclean: bool) -> Heritage:
+        """What a new runner of this tree is told."""
+        return Heritage(tuple(self.boots), self.holding, self.renounced, lease_end, unclean)
+
+
+def highest(*epochs: Optional[int]) -> Optional[int]:
+    """The highest of the epochs that are not None."""
+    return max((e for e in epochs if e is not None), default=None)
+
+
+def adopt(found: Tree) -> Tree:
+    """The tree of a starting koinode: what the tree before it held counts as renounced, for it is demoted before any report."""
+    return replace(found, holding=None, renounced=highest(found.renounced, found.holding), services={}, clean=False)
+
+
+def read(run_dir: str) -> tuple[Tree, Optional[str]]:
+    """The tree that was left, and what is wrong with the file if it cannot be used; it then counts as unclean."""
+    path = os.path.join(run_dir, TREE_NAME)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return _parse(json.load(file)), None
+    except FileNotFoundError:
+        return Tree(), None
+    except (OSError, ValueError) as error:
+        return Tree(clean=False), f"{path} cannot be used ({error}); taken as left by a dead koinode"
+
+
+def write(run_dir: str, tree: Tree) -> None:
+    """Replace the file in one step. Raises OSError."""
+    path = os.path.join(run_dir, TREE_NAME)
+    content = {
+        "boots": tree.boots,
+        "holding": tree.holding,
+        "renounced": tree.renounced,
+        "services": tree.services,
+        "clean": tree.clean,
+    }
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    os.replace(path + ".new", path)
+
+
+def _parse(content: Any) -> Tree:
+    if not isinstance(content, dict):
+        raise ValueError("not an object")
+    boots = content.get("boots")
+    services = content.get("services")
+    if not isinstance(boots, list) or not all(isinstance(boot, str) for boot in boots):
+        raise ValueError("boots is not a list of strings")
+    if not isinstance(services, dict) or not all(isinstance(one, dict) for one in services.values()):
+        raise ValueError("services is not an object of objects")
+    return Tree(
+        boots=boots[-MAX_BOOTS:],
+        holding=_epoch(content, "holding"),
+        renounced=_epoch(content, "renounced"),
+        services=services,
+        clean=content.get("clean") is True,
+    )
+
+
+def _epoch(content: dict[str, Any], key: str) -> Optional[int]:
+    value = content.get(key)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise ValueError(f"{key} is neither a number nor null")

@@ -1,0 +1,1 @@
+"""Services: the folder they stand in and the scripts that they run."""

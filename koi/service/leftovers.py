@@ -1,0 +1,186 @@
+"""Find and end what the scripts of a service started, whoever started it and whatever became of its parent.
+
+Rule: every process that a script starts inherits KOI_SERVICE_DIR, KOI_NODE and KOI_CLUSTER_ID; what carries all three
+belongs to the service, also after a daemon has left group and session. Own ancestors are never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from koi.proc.loop import Loop
+
+MAX_ROUNDS = 4
+"""A process that forks while it is looked for is found in the next round."""
+MAX_PIPES = 16
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the environment of the service's processes says."""
+
+    folder: str
+    """KOI_SERVICE_DIR."""
+    node: str
+    cluster_id: int
+
+    def entries(self) -> tuple[bytes, ...]:
+        """As they stand in /proc/PID/environ."""
+        return (
+            b"KOI_SERVICE_DIR=" + os.fsencode(self.folder), b"KOI_NODE=" + os.fsencode(self.node),
+            b"KOI_CLUSTER_ID=%d" % self.cluster_id,
+        )
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A process of the service."""
+
+    pid: int
+    action: str
+    """The action of the script that started it."""
+    command: tuple[str, ...]
+    leads: bool
+    """It leads a session, as every script does; what a script leaves in the background does not, or runs another program."""
+
+
+def find(mark: Mark) -> list[Leftover]:
+    """All living processes of the service, other than this process and its ancestors."""
+    entries = mark.entries()
+    spared = _ancestors()
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in spared:
+            environ = _read(f"/proc/{name}/environ").split(b"\0")
+            if all(entry in environ for entry in entries):
+                action = next((e[11:] for e in environ if e.startswith(b"KOI_ACTION=")), b"")
+                command = _read(f"/proc/{name}/cmdline").rstrip(b"\0").split(b"\0")
+                found.append(Leftover(int(name), os.fsdecode(action), tuple(map(os.fsdecode, command)), _leads(int(name))))
+    return found
+
+
+def kill(mark: Mark) -> list[int]:
+    """SIGKILL every process of the service; returns their pids."""
+    killed: set[int] = set()
+    for _ in range(MAX_ROUNDS):
+        pids = {one.pid for one in find(mark)} - killed
+        if not pids:
+            break
+        for pid in pids:
+            send(pid, signal.SIGKILL)
+        killed |= pids
+    return sorted(killed)
+
+
+def unfinished(found: list[Leftover], scripts: set[str], interrupted: Optional[str]) -> list[Leftover]:
+    """Of what a dead worker left, what nobody waits for any more: its `run` program, scripts, and all of the interrupted action.
+
+    `scripts` are the paths of the service's scripts. A daemon that a script has left lives on.
+    """
+    return [one for one in found if one.action in ("run", interrupted) or (one.leads and scripts.intersection(one.command))]
+
+
+def pipes(found: list[Leftover]) -> list[int]:
+    """Reading ends of the pipes to a dead worker, for the one that takes over; they are open both ways (see script.py)."""
+    opened: dict[str, int] = {}
+    for one in found:
+        for stream in (1, 2):
+            path = f"/proc/{one.pid}/fd/{stream}"
+            try:
+                pipe = os.readlink(path)
+                if pipe.startswith("pipe:") and pipe not in opened and len(opened) < MAX_PIPES and _both_ways(one.pid, stream):
+                    opened[pipe] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                continue
+    return list(opened.values())
+
+
+class Ending:
+    """Ends processes that are not our children: SIGTERM to their groups, SIGKILL after `patience` seconds."""
+
+    def __init__(self, loop: Loop, pids: list[int], patience: float, on_done: Callable[[], None]) -> None:
+        """`on_done()` is called once all have ended, from the loop or, when there are none, at once."""
+        self._loop, self._on_done = loop, on_done
+        self._watched: dict[int, int] = {}
+        self.deadline: Optional[float] = loop.now() + patience
+        for pid in pids:
+            try:
+                self._watched[os.pidfd_open(pid)] = pid
+            except OSError:
+                continue
+        for pidfd, pid in list(self._watched.items()):
+            loop.add(pidfd, lambda pidfd=pidfd: self._ended(pidfd))  # type: ignore[misc]
+            self._signal(pidfd, pid, signal.SIGTERM)
+        if not self._watched:
+            self.deadline = None
+            on_done()
+
+    def handle_timer(self, now: float) -> None:
+        """Kill what has not ended in time."""
+        if self.deadline is not None and now >= self.deadline:
+            self.deadline = None
+            for pidfd, pid in self._watched.items():
+                self._signal(pidfd, pid, signal.SIGKILL)
+
+    def _signal(self, pidfd: int, pid: int, signum: int) -> None:
+        """To the process by its pidfd, and to its group if it leads one."""
+        try:
+            if os.getpgid(pid) == pid:
+                os.killpg(pid, signum)
+            signal.pidfd_send_signal(pidfd, signum)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def _ended(self, pidfd: int) -> None:
+        if self._watched.pop(pidfd, None) is None:
+            return
+        self._loop.remove(pidfd)
+        os.close(pidfd)
+        if not self._watched:
+            self.deadline = None
+            self._on_done()
+
+
+def send(pid: int, signum: int) -> None:
+    """A signal to a process that may be gone."""
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def _read(path: str) -> bytes:
+    """A file of /proc; empty when the process is gone or another's."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _leads(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
+def _both_ways(pid: int, stream: int) -> bool:
+    """Whether a process can read and write the stream; what programs pipe to one another has one way."""
+    for line in _read(f"/proc/{pid}/fdinfo/{stream}").splitlines():
+        if line.startswith(b"flags:"):
+            return int(line.split()[1], 8) & os.O_ACCMODE == os.O_RDWR
+    return False
+
+
+def _ancestors() -> set[int]:
+    """This process and all above it."""
+    pids, pid = set(), os.getpid()
+    while pid > 0:
+        pids.add(pid)
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        pid = int(fields[1]) if len(fields) > 1 and int(fields[1]) not in pids else 0
+    return pids

@@ -1,0 +1,376 @@
+"""The worker on real processes: scripts, the lease, orders, its own death and root's, what earlier workers left."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koi.core.messages import Announce, Stop
+from tests.proc.lone_worker import Lone
+from tests.proc.waiting import cmdline, descriptors, is_gone, until
+
+ALL = ("start", "stop", "promote", "demote", "status", "failed")
+Make = Callable[..., Lone]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes a lone worker's surroundings."""
+    made: list[Lone] = []
+
+    def lone(*scripts: str, **more: Any) -> Lone:
+        one = Lone(tmp_path, **more)
+        made.append(one)
+        one.scripts(*scripts)
+        return one
+
+    yield lone
+    for one in made:
+        one.close()
+
+
+def promoted(lone: Lone, lease: float = math.inf) -> Lone:
+    lone.fork()
+    lone.lease(lease)
+    lone.order("promoted")
+    lone.until("Promoted")
+    return lone
+
+
+def pid_in(path: Path) -> int:
+    return int(until(lambda: path.exists() and path.read_text().strip(), what=str(path)))
+
+
+# --- the ordinary life ----------------------------------------------------------------------------
+
+
+def test_up_and_down(make: Make) -> None:
+    lone = promoted(make(*ALL))
+    assert lone.noted() == ["start 1 7", "promote 1 7"]
+    state = lone.last()
+    assert state is not None and state.promoted and state.info.pid == lone.pid and state.info.priority == 10
+    assert cmdline(lone.pid or 0) == "koinode: service db [a: Promoted]"
+    lone.order("started")
+    lone.until("Started")
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert lone.actions() == ["start", "promote", "demote", "stop"] and lone.failures() == []
+    assert "Promoting -> Promoted: promote succeeded" in lone.log()
+
+
+def test_a_service_without_scripts(make: Make) -> None:
+    lone = promoted(make())
+    lone.order("stopped")
+    lone.until("Stopped")
+
+
+def test_output_is_in_the_log_and_scripts_run_in_their_folder(make: Make) -> None:
+    lone = make()
+    lone.script("start", 'pwd; echo "$KOI_SERVICE_DIR $KOI_CLUSTER_ID $KOI_NODE"')
+    lone.fork()
+    lone.order("started")
+    lone.until("Started")
+    assert f"start: {lone.service}" in lone.log() and f"start: {lone.service} 13 a" in lone.log()
+
+
+def test_a_single_file(make: Make) -> None:
+    lone = make()
+    lone.service.rmdir()
+    lone.service.write_text(f'#!/bin/sh\necho "$1" >> {lone.notes}\n')
+    lone.service.chmod(0o755)
+    promoted(lone)
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert lone.actions() == ["start", "promote", "demote", "stop"]
+
+
+def test_a_failure_is_told(make: Make) -> None:
+    lone = make("failed", "stop")
+    lone.script("start", "echo no disk; exit 3")
+    lone.fork()
+    lone.order("started")
+    lone.until("Failing")
+    failure = lone.failures()[0]
+    assert (failure.action, failure.exit, failure.line, failure.what) == ("start", 3, "no disk", "start exited 3")
+    lone.order("stopped", failed_service="db")
+    lone.until("Failed")
+    assert lone.actions() == ["start", "failed", "stop"]
+
+
+def test_a_script_that_cannot_be_run_is_a_failure(make: Make) -> None:
+    lone = make()
+    lone.script("start").chmod(0o644)
+    lone.fork()
+    lone.order("started")
+    lone.until("Failing")
+    assert lone.failures()[0].exit == 126 and "chmod +x" in lone.failures()[0].line
+
+
+def test_a_folder_that_is_gone_is_not_a_missing_script(make: Make) -> None:
+    lone = promoted(make(*ALL))
+    lone.service.rename(lone.folder / "elsewhere")
+    lone.order("stopped")
+    lone.until("Failed")
+    state = lone.last()
+    assert state is not None and state.stuck and "is gone" in lone.log() or "cannot be entered" in lone.log()
+
+
+def test_a_timeout(make: Make) -> None:
+    lone = make("stop", service=", start_timeout: 200ms")
+    lone.script("start", "exec sleep 60")
+    lone.fork()
+    lone.order("started")
+    lone.until("Failing")
+    assert lone.failures()[0].what == "start outlived its timeout of 0.2 s" and lone.failures()[0].exit is None
+
+
+def test_settings_of_its_own(make: Make) -> None:
+    lone = make()
+    (lone.service / "service.yaml").write_text("start_timeout: 300ms\nworkingdir: /usr\nenv: {COLOUR: red}\n")
+    lone.script("start", 'echo "colour $COLOUR"; pwd; exec sleep 60')
+    lone.fork()
+    lone.order("started")
+    lone.until("Failing")
+    assert "start: colour red" in lone.log() and "start: /usr" in lone.log() and "timeout of 0.3 s" in lone.failures()[0].what
+
+
+def test_status_is_asked_and_believed(make: Make) -> None:
+    lone = make("start", "stop", status_interval="50ms")
+    lone.script("status", "exit 93")
+    lone.fork()
+    lone.order("started")
+    until(lambda: (lone.last() or lone.until("Started")).live)
+    lone.script("status", "exit 0")
+    until(lambda: not lone.until("Started").live)
+
+
+def test_a_new_runner_is_answered(make: Make) -> None:
+    lone = promoted(make(*ALL))
+    lone.said.clear()
+    lone.send(Announce())
+    assert lone.until("Promoted").promoted
+
+
+# --- the lease --------------------------------------------------------------------------------
+
+
+def test_without_a_lease_nothing_is_promoted(make: Make) -> None:
+    lone = make(*ALL)
+    lone.fork()
+    lone.order("promoted")
+    assert not lone.until("Started").promoted
+    lone.lease(math.inf)
+    lone.until("Promoted")
+
+
+def test_it_demotes_by_itself_when_the_lease_ends(make: Make) -> None:
+    lone = promoted(make(*ALL), lease=0.5)
+    assert not lone.until("Started").promoted
+    assert lone.actions() == ["start", "promote", "demote"] and lone.noted()[-1].startswith("demote 0")
+
+
+def test_a_running_promote_is_killed_with_the_lease(make: Make) -> None:
+    lone = make("start", "demote")
+    lone.script("promote", "trap '' TERM; sleep 60")
+    lone.fork()
+    lone.lease(0.5)
+    lone.order("promoted")
+    lone.until("Started")
+    assert lone.actions() == ["start", "promote", "demote"] and lone.failures() == []
+
+
+def test_what_cannot_be_demoted_is_killed_and_fenced(make: Make, tmp_path: Path) -> None:
+    lone = make("stop", node=f", self_fence: 'echo fenced $KOI_SERVICE >> {tmp_path}/fence'")
+    lone.script("start", f"setsid sh -c 'echo $$ > {tmp_path}/daemon; exec sleep 60' & :")
+    lone.script("demote", "trap '' TERM; sleep 60")
+    promoted(lone, lease=0.5)
+    daemon = pid_in(tmp_path / "daemon")
+    lone.until("Failed")
+    until(lambda: is_gone(daemon), what="the daemon to be killed")
+    assert until(lambda: (tmp_path / "fence").exists() and (tmp_path / "fence").read_text()) == "fenced db\n"
+    until(lambda: "stop" in lone.actions() and not lone.until("Failed").promoted)
+    assert "CRITICAL" in lone.log() and lone.failures()[0].action == "demote"
+
+
+# --- its end ------------------------------------------------------------------------------------
+
+
+def test_stop_ends_it(make: Make) -> None:
+    lone = make(*ALL)
+    lone.fork()
+    lone.order("started")
+    lone.until("Started")
+    lone.send(Stop())
+    assert lone.exit() == 0 and lone.actions() == ["start", "stop"]
+
+
+def test_it_ends_at_once_when_its_service_is_stopped(make: Make) -> None:
+    lone = make(*ALL)
+    lone.fork()
+    lone.until("Stopped")
+    lone.send(Stop())
+    assert lone.exit() == 0 and lone.actions() == []
+
+
+def test_root_dies(make: Make) -> None:
+    lone = promoted(make(*ALL))
+    assert lone.link is not None
+    lone.link.close()
+    assert lone.exit() == 0 and lone.actions() == ["start", "promote", "demote", "stop"]
+
+
+def test_root_dies_while_promote_runs(make: Make, tmp_path: Path) -> None:
+    lone = make("start", "demote", "stop")
+    lone.script("promote", f"echo $$ > {tmp_path}/promote; exec sleep 60")
+    lone.fork()
+    lone.lease(math.inf)
+    lone.order("promoted")
+    pid_in(tmp_path / "promote")
+    assert lone.link is not None
+    lone.link.close()
+    assert lone.exit() == 0 and lone.actions() == ["start", "promote", "demote", "stop"]
+
+
+# --- a worker that is replaced -------------------------------------------------------------------
+
+
+def test_a_new_worker_takes_a_promoted_service_over(make: Make, tmp_path: Path) -> None:
+    lone = make("promote", "demote", "stop", "status")
+    lone.script("start", f"sh -c 'echo $$ > {tmp_path}/daemon; exec sleep 60' & :")
+    promoted(lone)
+    daemon = pid_in(tmp_path / "daemon")
+    lone.respawn()
+    lone.order("promoted")
+    until(lambda: lone.actions()[-1] == "status")
+    assert lone.until("Promoted").promoted and lone.actions() == ["start", "promote", "status"] and not is_gone(daemon)
+    lone.order("stopped")
+    lone.until("Stopped")
+
+
+def test_a_daemon_prints_on_under_the_new_worker(make: Make, tmp_path: Path) -> None:
+    lone = make("stop")
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    lone.script("start", f"(read x < {go}; echo still here; sleep 60) & :")
+    promoted(lone)
+    lone.respawn()
+    lone.order("promoted")
+    lone.until("Promoted")
+    go.write_text("x\n")
+    until(lambda: "still here" in lone.log())
+
+
+def test_a_script_of_a_dead_worker_is_ended_and_undone(make: Make, tmp_path: Path) -> None:
+    lone = make("start", "demote", "stop")
+    lone.script("promote", f"echo $$ > {tmp_path}/promote; [ -e {tmp_path}/again ] || sleep 60")
+    lone.fork()
+    lone.lease(math.inf)
+    lone.order("promoted")
+    promote = pid_in(tmp_path / "promote")
+    (tmp_path / "again").touch()
+    lone.respawn()
+    lone.order("promoted")
+    lone.until("Promoted")
+    assert lone.actions() == ["start", "promote", "demote", "promote"] and is_gone(promote)
+
+
+def test_an_unclean_service_is_demoted_and_stopped_first(make: Make, tmp_path: Path) -> None:
+    lone = make("demote", "stop", "promote")
+    lone.script("start", f"setsid sh -c 'echo $$ > {tmp_path}/daemon; exec sleep 60' & :")
+    promoted(lone)
+    daemon = pid_in(tmp_path / "daemon")
+    assert lone.pid is not None
+    os.kill(lone.pid, signal.SIGKILL)
+    os.waitpid(lone.pid, 0)
+    lone.said.clear()
+    lone.cell.write(None)
+    lone.fork(unclean=True)
+    state = lone.until("Stopped")
+    assert state.clean and not state.promoted and lone.actions() == ["start", "promote", "demote", "stop"]
+    until(lambda: is_gone(daemon))
+    assert any(not one.clean and one.promoted for one in lone.hear() if hasattr(one, "clean"))
+
+
+# --- a program ------------------------------------------------------------------------------------
+
+
+def program(lone: Lone, tmp_path: Path, text: str = "exec sleep 60") -> Lone:
+    lone.script("run", f"echo $$ > {tmp_path}/program; {text}")
+    return lone
+
+
+def test_a_program_runs_and_is_stopped(make: Make, tmp_path: Path) -> None:
+    lone = promoted(program(make("promote", "demote"), tmp_path))
+    pid = pid_in(tmp_path / "program")
+    assert os.getsid(pid) == pid
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert is_gone(pid) and sorted(lone.actions()) == ["demote", "promote", "run"] and lone.failures() == []
+
+
+def test_a_program_that_ends_is_a_failure_at_once(make: Make, tmp_path: Path) -> None:
+    lone = promoted(program(make(), tmp_path, "read x < /dev/null; exec sleep 60"))
+    os.kill(pid_in(tmp_path / "program"), signal.SIGSEGV)
+    lone.until("Failing")
+    assert lone.failures()[0].what == "run was killed by signal 11"
+
+
+def test_a_program_that_ignores_term_is_killed(make: Make, tmp_path: Path) -> None:
+    lone = program(make(service=", stop_timeout: 300ms"), tmp_path, "trap '' TERM; echo ready; while :; do sleep 60; done")
+    lone.fork()
+    lone.order("started")
+    until(lambda: "run: ready" in lone.log())
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert is_gone(pid_in(tmp_path / "program")) and lone.failures() == []
+
+
+def test_a_program_is_started_once_more_by_a_new_worker(make: Make, tmp_path: Path) -> None:
+    lone = promoted(program(make("promote", "demote"), tmp_path))
+    first = pid_in(tmp_path / "program")
+    (tmp_path / "program").unlink()
+    lone.respawn()
+    lone.order("promoted")
+    lone.until("Promoted")
+    assert pid_in(tmp_path / "program") != first and is_gone(first) and lone.failures() == []
+    lone.order("stopped")
+    lone.until("Stopped")
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def test_no_zombies_and_no_descriptors_are_left(make: Make) -> None:
+    lone = make("status", status_interval="50ms")
+    lone.fork()
+    assert lone.pid is not None
+    lone.order("started")
+    until(lambda: lone.actions().count("status") >= 10)
+    before = len(descriptors(lone.pid))
+    until(lambda: lone.actions().count("status") >= 50, 30)
+    assert len(descriptors(lone.pid)) <= before + 3
+    with open(f"/proc/{lone.pid}/task/{lone.pid}/children", encoding="ascii") as file:
+        assert len(file.read().split()) <= 1
+
+
+def test_a_started_service_does_not_wake(make: Make) -> None:
+    lone = make("start")
+    lone.fork()
+    lone.order("started")
+    lone.until("Started")
+
+    def switches() -> str:
+        with open(f"/proc/{lone.pid}/status", encoding="ascii") as file:
+            return next(line for line in file if line.startswith("voluntary"))
+
+    before = until(lambda: switches())
+    lone.send(Announce())
+    lone.said.clear()
+    lone.until("Started")
+    assert int(switches().split()[1]) - int(before.split()[1]) <= 3

@@ -1,0 +1,115 @@
+"""Finding and ending what scripts started, also what left their group and session."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from koi.service import leftovers
+from koi.service.leftovers import Ending, Leftover, Mark
+from tests.proc.waiting import is_gone, until
+from tests.service.scripts import Runner
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Mark:
+    """A mark that no other process has."""
+    return Mark(str(tmp_path), "a", 13)
+
+
+@pytest.fixture
+def runner(tmp_path: Path, mark: Mark) -> Iterator[Runner]:
+    """Runs scripts and ends what they left."""
+    made = Runner(tmp_path)
+    yield made
+    leftovers.kill(mark)
+    made.close()
+
+
+def environment(mark: Mark, action: str = "start") -> dict[str, str]:
+    return {"KOI_SERVICE_DIR": mark.folder, "KOI_NODE": mark.node, "KOI_CLUSTER_ID": str(mark.cluster_id), "KOI_ACTION": action}
+
+
+def daemon(runner: Runner, mark: Mark, action: str = "start") -> int:
+    """A daemon that left the session of its script; its pid."""
+    path = runner.folder / f"daemon.{action}"
+    runner.run(f"setsid sh -c 'echo $$ > {path}; exec sleep 60' & :", **environment(mark, action))
+    return int(until(lambda: path.exists() and path.read_text().strip()))
+
+
+def test_found_by_its_environment(runner: Runner, mark: Mark) -> None:
+    pid = daemon(runner, mark)
+    found = until(lambda: [one for one in leftovers.find(mark) if one.command == ("sleep", "60")])
+    assert [(one.pid, one.action) for one in found] == [(pid, "start")]
+    assert leftovers.find(Mark(mark.folder, "b", 13)) == [] and leftovers.find(Mark(mark.folder, "a", 14)) == []
+    assert leftovers.find(Mark(mark.folder[:-1], "a", 13)) == []
+
+
+def test_killed_wherever_they_went(runner: Runner, mark: Mark) -> None:
+    pids = [daemon(runner, mark, action) for action in ("start", "promote", "run")]
+    assert set(leftovers.kill(mark)) >= set(pids)
+    until(lambda: all(map(is_gone, pids)))
+    assert leftovers.kill(mark) == []
+
+
+def test_never_itself_or_its_ancestors() -> None:
+    assert {os.getpid(), os.getppid(), 1} <= leftovers._ancestors()
+
+
+def test_what_nobody_waits_for_any_more() -> None:
+    daemon, script = Leftover(1, "start", ("mysqld",), True), Leftover(2, "promote", ("/bin/sh", "/s/promote"), True)
+    program, child = Leftover(3, "run", ("web",), True), Leftover(4, "promote", ("sleep", "9"), False)
+    background = Leftover(5, "start", ("/bin/sh", "/s/start"), False)
+    found = [daemon, script, program, child, background]
+    scripts = {"/s/start", "/s/promote"}
+    assert leftovers.unfinished(found, scripts, None) == [script, program]
+    assert leftovers.unfinished(found, scripts, "promote") == [script, program, child]
+
+
+def test_the_next_worker_reads_what_a_daemon_prints(runner: Runner, mark: Mark, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    script = runner.run(f"(read x < {go}; echo still here; sleep 60) & sleep 60 | sleep 60 & :", **environment(mark))
+    found = leftovers.find(mark)
+    script.tail.close()
+    pipes = leftovers.pipes(found)
+    assert len(pipes) == 1, "only the pipe to the worker, not what programs say to one another"
+    os.set_blocking(pipes[0], True)
+    go.write_text("x\n")
+    assert os.read(pipes[0], 100) == b"still here\n"
+    os.close(pipes[0])
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_ended_by_term_and_then_killed(runner: Runner, mark: Mark, tmp_path: Path, stubborn: bool) -> None:
+    trap = "trap '' TERM" if stubborn else ":"
+    path = tmp_path / "pid"
+    runner.run(f"setsid sh -c \"{trap}; echo \\$\\$ > {path}; while :; do sleep 60; done\" & :", **environment(mark))
+    pid = int(until(lambda: path.exists() and path.read_text().strip()))
+    done: list[bool] = []
+    ending = Ending(runner.loop, [pid], 0.2 if stubborn else 60.0, lambda: done.append(True))
+
+    class Timer:
+        """Gives the timers of the ending to the loop of the tests."""
+
+        ended = False
+        deadline = staticmethod(lambda: ending.deadline)
+        handle_timer = staticmethod(ending.handle_timer)
+
+    runner.until(lambda: bool(done), Timer())  # type: ignore[arg-type]
+    assert is_gone(pid) and ending.deadline is None
+
+
+def test_nothing_to_end_is_done_at_once(runner: Runner) -> None:
+    done: list[bool] = []
+    assert Ending(runner.loop, [], 60.0, lambda: done.append(True)).deadline is None and done == [True]
+
+
+def test_a_signal_to_one_that_is_gone() -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    leftovers.send(pid, signal.SIGTERM)

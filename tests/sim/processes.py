@@ -1,0 +1,254 @@
+"""The processes of a simulated machine: the real core of elector, runner and services, fed and obeyed as the shell would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from koi.core.commands import Command
+from koi.core.effects import Become, Done, EndScript, KillAll, Log, Persist, Remember, RunScript, Send, SetLease, Tell
+from koi.core.elector import Elector
+from koi.core.ledger import Record
+from koi.core.messages import Announce, Held, Heritage, NodeCommand, NodeResult, Order, Report, ServiceState, State, Stopped, Vouch
+from koi.core.recovery import Recovery
+from koi.core.runner import Runner, RunnerSettings
+from koi.core.seat import Seat
+from koi.core.service import Service
+from koi.core.states import GOAL_STOPPED, STOPPED, Settings
+from tests.sim.world import Process
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+
+PIPE_S = 0.0001
+KILL_S = 1.0
+
+
+@dataclass
+class Scripts:
+    """How the scripts of a host behave: duration in seconds and chance of failure, by action."""
+
+    seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    failing: dict[str, float] = field(default_factory=dict)
+    hanging: dict[str, float] = field(default_factory=dict)
+
+    def draw(self, action: str, random: Random) -> tuple[Optional[float], int]:
+        """Duration (None: it hangs) and exit code."""
+        if random.random() < self.hanging.get(action, 0.0):
+            return None, 0
+        low, high = self.seconds.get(action, (0.01, 0.05))
+        return random.uniform(low, high), int(random.random() < self.failing.get(action, 0.0))
+
+
+class ElectorProcess(Process):
+    """An elector with its disk."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host.cluster.world, host.clock, f"{host.name}/elector")
+        self.host, cluster = host, host.cluster
+        seat = Seat(host.name, cluster.electors, host.new_boot(), host.rank, cluster.quorum)
+        disk = host.disk if host.disk is not None or cluster.blank_rule else Record()
+        self.machine = Elector(seat, cluster.timing, disk, Random(cluster.world.random.random()), host.clock.read())
+        cluster.switch("elector", self.machine)
+        self.written_at = 0.0
+        self._carry_out(self.machine.start(host.clock.read()))
+
+    def deadline(self) -> Optional[float]:
+        return self.machine.deadline()
+
+    def wake(self) -> None:
+        self._carry_out(self.machine.handle_timer(self.clock.read()))
+
+    def receive(self, sender: str, message: Any) -> None:
+        """A datagram of another elector."""
+        self._carry_out(self.machine.receive(sender, message, self.clock.read()))
+
+    def report(self, origin: tuple[str, str], report: Report) -> None:
+        """A datagram of a runner."""
+        self._carry_out(self.machine.report(origin, report, self.clock.read()))
+
+    def command(self, command: Command) -> None:
+        """An administrator's request."""
+        self._carry_out(self.machine.command(command, self.clock.read()))
+
+    def resign(self) -> None:
+        """Before an orderly end."""
+        self._carry_out(self.machine.resign("koinode stops", self.clock.read()))
+
+    def _persisted(self, number: int, record: Record) -> None:
+        self.host.disk = record
+        self.host.cluster.watch.accepted(record.version, record.ledger)
+        self._carry_out(self.machine.persisted(number, self.clock.read()))
+
+    def _carry_out(self, effects: list[Any]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(effect.to, effect.message)
+            elif isinstance(effect, Persist):
+                self.written_at = max(self.written_at, self.world.now) + self.host.disk_delay()
+                self.world.at(self.written_at, self.deliver, self._persisted, effect.number, effect.record)
+            elif isinstance(effect, Done):
+                self.host.cluster.watch.acknowledged(effect, self.machine.acceptor.record.ledger.recent)
+            elif isinstance(effect, Become):
+                self.world.say(self.name, f"{effect.old} -> {effect.new}: {effect.why}")
+            elif isinstance(effect, Log):
+                self.world.say(self.name, effect.text)
+        lead = self.machine.roles.lead
+        if lead is not None:
+            self.host.cluster.watch.leads(self.host.name, lead.term)
+
+    def _send(self, to: Any, message: Any) -> None:
+        cluster = self.host.cluster
+        if isinstance(to, tuple):
+            target = cluster.hosts[to[0]]
+            cluster.network.send(self.host.name, target.name, target.to_runner, to[1], self.host.name, message)
+        else:
+            target = cluster.hosts[to]
+            cluster.network.send(self.host.name, target.name, target.to_elector, self.host.name, message)
+
+
+class RunnerProcess(Process):
+    """A runner; its services live on the host."""
+
+    def __init__(self, host: Host, heritage: Heritage) -> None:
+        super().__init__(host.cluster.world, host.clock, f"{host.name}/runner")
+        self.host, cluster = host, host.cluster
+        self.boot = host.new_boot()
+        majority = cluster.quorum or len(cluster.electors) // 2 + 1
+        settings = RunnerSettings(
+            host.name, self.boot, cluster.electors, majority, preference=host.preference, stuck=host.stuck,
+            stopped=host.remembered.stopped, maintenance=host.remembered.maintenance,
+        )
+        recovery = Recovery(120, 1.0, 1.0, 60.0)
+        self.machine = Runner(settings, cluster.timing, dict(host.priorities), recovery, heritage, host.clock.read())
+        cluster.switch("runner", self.machine)
+        self.carry_out(self.machine.start(host.clock.read()))
+
+    def deadline(self) -> Optional[float]:
+        return self.machine.deadline()
+
+    def wake(self) -> None:
+        self.event(self.machine.handle_timer)
+
+    def event(self, handle: Callable[..., list[Any]], *arguments: Any) -> None:
+        """Any event; root is alive as long as the host is."""
+        now = self.clock.read()
+        self.machine.root_seen(now)
+        self.carry_out(handle(*arguments, now))
+
+    def answer(self, elector: str, message: Any) -> None:
+        """An elector's datagram."""
+        assert isinstance(message, (Vouch, State))
+        self.event(self.machine.receive, elector, message)
+
+    def command(self, verb: str) -> None:
+        """start, stop or recover, from an administrator."""
+        self.event(self.machine.command, NodeCommand(f"{self.name}-{self.world.events}", verb))
+
+    def carry_out(self, effects: list[Any]) -> None:
+        """Do what the runner asks for."""
+        host, cluster = self.host, self.host.cluster
+        for effect in effects:
+            if isinstance(effect, Send):
+                target = cluster.hosts[effect.to]
+                cluster.network.send(host.name, target.name, target.to_elector_report, (host.name, self.boot), effect.message)
+            elif isinstance(effect, SetLease):
+                host.set_lease(effect.end)
+            elif isinstance(effect, Remember):
+                host.remembered = effect
+            elif isinstance(effect, Tell):
+                self._tell(effect.to, effect.message)
+            elif isinstance(effect, Become):
+                self.world.say(self.name, f"{effect.old} -> {effect.new}: {effect.why}")
+            elif isinstance(effect, Log):
+                self.world.say(self.name, effect.text)
+
+    def _tell(self, to: str, message: Any) -> None:
+        if isinstance(message, Held):
+            previous = self.host.held
+            self.host.held = message
+            if message.holding is not None and message.holding != previous.holding:
+                self.host.cluster.watch.begins(self.host.name, message.holding)
+        elif isinstance(message, (Order, Announce)):
+            worker = self.host.workers[to.removeprefix("service:")]
+            self.world.after(PIPE_S, worker.deliver, *((worker.order, message) if isinstance(message, Order) else (worker.announce,)))
+        elif isinstance(message, Stopped):
+            self.host.stopped()
+        elif isinstance(message, NodeResult):
+            self.world.say(self.name, f"{message.id}: {message.message}")
+
+
+class Worker(Process):
+    """A service's machine and its scripts."""
+
+    def __init__(self, host: Host, name: str, unclean: bool = False, last: Optional[ServiceState] = None) -> None:
+        super().__init__(host.cluster.world, host.clock, f"{host.name}/{name}")
+        self.host, self.service = host, name
+        settings = Settings(
+            name, node=host.name, priority=host.priorities[name], grace=host.cluster.timing.grace,
+            promote_timeout=5.0, demote_timeout=5.0, start_timeout=8.0, stop_timeout=5.0,
+        )
+        if last is not None:
+            self.machine = Service.adopted(settings, last)
+        else:
+            self.machine = Service.unclean(settings) if unclean else Service(settings)
+        self.running = 0
+        """Which script runs; an end of another one is of the past."""
+        self.carry_out(self.machine.begin(self.clock.read(), host.cell))
+
+    def deadline(self) -> Optional[float]:
+        return self.machine.deadline(self.clock.read(), self.host.cell)
+
+    def wake(self) -> None:
+        self.carry_out(self.machine.handle_timer(self.clock.read(), self.host.cell))
+
+    def order(self, order: Order) -> None:
+        """The runner's wish."""
+        self.carry_out(self.machine.order(order, self.clock.read(), self.host.cell))
+
+    def leave(self) -> None:
+        """Root is gone: demote and stop, as koi/proc/worker.py does."""
+        asked = self.machine.asked or Order(self.service, GOAL_STOPPED, None, None, STOPPED)
+        self.order(replace(asked, goal=GOAL_STOPPED, failed_service=None, recover=False))
+
+    def announce(self) -> None:
+        """A new runner asks."""
+        self.carry_out(self.machine.announce())
+
+    def _ended(self, number: int, action: str, exit: Optional[int], seconds: float) -> None:
+        if number != self.running:
+            return
+        self.running += 1
+        if exit == 0 and action in ("demote", "stop"):
+            self.host.cluster.watch.inactive(self.host.name, self.service)
+        self.world.say(self.name, f"{action} ended: {exit}")
+        self.carry_out(self.machine.ended(action, exit, seconds, "", self.clock.read(), self.host.cell))
+
+    def carry_out(self, effects: list[Any]) -> None:
+        """Do what the service asks for."""
+        for effect in effects:
+            if isinstance(effect, RunScript):
+                self._run(effect)
+            elif isinstance(effect, EndScript):
+                self.world.after(0.001, self.deliver, self._ended, self.running, self.machine.action, -9 if effect.at_once else -15, 0.1)
+            elif isinstance(effect, KillAll):
+                self.world.say(self.name, f"everything killed: {effect.why}")
+                self.host.cluster.watch.inactive(self.host.name, self.service)
+                if self.machine.action is not None:
+                    self.world.after(0.001, self.deliver, self._ended, self.running, self.machine.action, -9, 0.1)
+            elif isinstance(effect, Tell):
+                self.world.after(PIPE_S, self.host.tell_runner, effect.message)
+
+    def _run(self, effect: RunScript) -> None:
+        action, host = effect.action, self.host
+        if action == "promote":
+            host.cluster.watch.promote(host.name, self.service)
+        self.running += 1
+        seconds, code = host.scripts.draw(action, self.world.random)
+        self.world.say(self.name, f"{action} begins")
+        timeout = effect.timeout
+        if seconds is None or seconds > timeout:
+            self.world.after(timeout + KILL_S, self.deliver, self._ended, self.running, action, None, timeout)
+        else:
+            self.world.after(seconds, self.deliver, self._ended, self.running, action, code, seconds)
