@@ -20,6 +20,7 @@ from koi.client import Client
 from koi.errors import KoiError
 
 PATIENCE_S = 30.0
+REPOSITORY = Path(__file__).parents[1]
 PASSWORD = "a password for tests only"
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ def until(what: str, condition: Callable[[], Optional[T]], patience: float = PAT
         if found:
             return found
         assert time.monotonic() < ends, f"not within {patience:g} s: {what}"
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def tree_of(root: int) -> list[int]:
@@ -81,6 +82,18 @@ def tree_of(root: int) -> list[int]:
     return found
 
 
+def beneath(folder: Path) -> dict[int, str]:
+    """Every living process that works beneath the folder, whoever its parent is: pid -> command line."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and Path(os.readlink(f"/proc/{entry}/cwd")).is_relative_to(folder):
+                found[int(entry)] = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue
+    return found
+
+
 class Node:
     """One koinode."""
 
@@ -91,6 +104,8 @@ class Node:
         self.config = self.folder / "koi.conf"
         self.services = self.folder / "services"
         self.services.mkdir()
+        self.options: list[str] = []
+        """More arguments of koinode."""
         self.process: Optional[subprocess.Popen[bytes]] = None
 
     @property
@@ -106,9 +121,17 @@ class Node:
 
     def start(self) -> None:
         """Run koinode."""
-        command = [sys.executable, "-m", "koi.node", "-f", str(self.config)]
+        command = [sys.executable, "-m", self.cluster.program, "-f", str(self.config), *self.options]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder, env=environment
+            )
+
+    def processes(self) -> dict[str, int]:
+        """The processes of the tree that live, by their titles: root, elector, runner, service vip ..."""
+        titles = {pid: line for pid, line in beneath(self.folder).items() if line.startswith("koinode: ")}
+        return {line[len("koinode: ") :].partition(" [")[0]: pid for pid, line in titles.items()}
 
     def kill_all(self) -> float:
         """SIGKILL to every process of the node; the wall time just before."""
@@ -146,8 +169,9 @@ class RealCluster:
     """Nodes, electors, one stamp file."""
 
     def __init__(self, folder: Path, nodes: str = "abc", electors: Optional[str] = None, runners: Optional[str] = None,
-                 failover: str = "1s", extra: str = "", service: str = "", node_extra: Optional[dict[str, str]] = None) -> None:
-        self.folder = folder
+                 failover: str = "1s", extra: str = "", service: str = "", node_extra: Optional[dict[str, str]] = None,
+                 program: str = "koi.node") -> None:
+        self.folder, self.program = folder, program
         self.stamps = folder / "stamps"
         self.stamps.touch()
         electors = nodes if electors is None else electors

@@ -186,8 +186,7 @@ class Report:
     release: str = ""
     config: str = ""
     digest: str = ""
-    services: Optional[tuple[ServiceInfo, ...]] = None
-    """None when the elector has the list of this digest already."""
+    services: Optional[tuple[ServiceInfo, ...]] = None  # None when the elector knows the list of this digest
     warnings: tuple[str, ...] = ()
 
 

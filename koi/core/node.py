@@ -15,6 +15,9 @@ from koi.core.ordering import ENDED, PROMOTED, STARTED, STOPPED, demoted, downwa
 if TYPE_CHECKING:
     from koi.core.runner import RunnerSettings
 
+HOLD = "hold"
+"""service.stuck: nobody is promoted until a stuck node is known to be clean; otherwise others take over."""
+
 STATES = ("Stopped", "Live", "Backup", "Master", "Failed")
 
 
@@ -69,6 +72,10 @@ class Node:
     def stuck(self) -> bool:
         """Whether demote and stop failed somewhere, so that it may still be active."""
         return self.is_stuck
+
+    def blocks_others(self) -> bool:
+        """Whether nobody else may be promoted because of it (service.stuck: hold)."""
+        return self.is_stuck and self.settings.stuck == HOLD
 
     def _unfinished(self) -> str:
         """What keeps the node from being a backup, in words."""

@@ -57,6 +57,8 @@ class Runner(Node):
         self.lease = Lease(settings.name, settings.boot, settings.majority)
         self.reporter = Reporter(self, heritage.lineage, now)
         self.renounced = heritage.renounced
+        self.left = heritage.unclean
+        """A dead tree left services that are not all demoted and stopped yet: nothing is claimed until then (rule 6.5)."""
         self.lease_end = heritage.lease_end if heritage.holding is not None else None
         self.unlimited = self.lease_end == UNLIMITED
         self.told_lease: Optional[float] = None
@@ -143,6 +145,7 @@ class Runner(Node):
 
     def _settle(self, now: float) -> list[Any]:
         self.root_lost = now >= self.root_seen_at + self.timing.lease
+        self.left = self.left and not (self.all_demoted and not self.unclean)
         self._learn_hold(now)
         self._judge_services(now)
         self._count_lease(now)
@@ -253,7 +256,9 @@ class Runner(Node):
     def _renounce_unheld(self) -> None:
         """Told to yield and holding nothing, it renounces at once, unless something of it may still be active."""
         newest = self.lease.newest()
-        if newest is None or newest.master != self.settings.name or not self.known_demoted:
+        if newest is None or newest.master != self.settings.name or self.left or not self.known_demoted:
+            return
+        if self.is_stuck:
             return
         above = self.renounced is None or newest.epoch > self.renounced
         if above and self.lease.yielding(newest.epoch):
@@ -293,6 +298,11 @@ class Runner(Node):
             return self.settings.name
         newest = self.lease.newest()
         return newest.master if newest is not None else None
+
+    @property
+    def told_renounced(self) -> Optional[int]:
+        """What reports say is given up: what a dead tree held only once all that it left is demoted and stopped (rule 6.5)."""
+        return None if self.left else self.renounced
 
     def why_not_ready(self, now: float) -> str:
         """Why this node cannot be made master, in words; empty when it can (rule 5.1)."""

@@ -2,7 +2,8 @@
 
 Rule: run_dir/koinode.lock is held twice. The record lock (fcntl) is root's alone and ends with it: while it is held, a
 koinode runs. The flock is inherited by the workers: while only it is held, workers of a dead tree still demote and
-stop, and a new koinode waits for them. The file holds the pid of the root that owns it, or did.
+stop, and a new koinode waits for them. The file holds the pid of the root that owns it, or did. An orderly end removes
+it while it is held; who has opened the removed one opens it anew.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from koi.errors import KoiError
 
 LOCK_NAME = "koinode.lock"
 PID_BYTES = 32
+MAX_TRIES = 5
+"""How often a lock that was removed while it was waited for is opened anew."""
 
 
 class _Late(Exception):
@@ -35,17 +38,40 @@ def acquire(run_dir: str, node: str, wait_s: float, on_wait: Callable[[str], Non
     koinode of this node runs already, when the workers have not ended in time, or when run_dir cannot be used.
     """
     path = os.path.join(run_dir, LOCK_NAME)
+    for _ in range(MAX_TRIES):
+        fd = _open(path, run_dir)
+        try:
+            _take(fd, path, node, wait_s, on_wait)
+            if _is_at(fd, path):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise KoiError(f"{path} is removed again and again by others; see what does that")
+
+
+def remove(fd: int, run_dir: str) -> None:
+    """Remove the lock file at an orderly end, when nobody else holds it. The descriptor stays open."""
+    path = os.path.join(run_dir, LOCK_NAME)
+    if _is_at(fd, path):
+        os.unlink(path)
+
+
+def _open(path: str, run_dir: str) -> int:
     try:
         os.makedirs(run_dir, mode=0o755, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise KoiError(f"{path} cannot be opened: {error.strerror}; make {run_dir} writable or set node.run_dir") from error
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether the path still names the file that is held."""
     try:
-        _take(fd, path, node, wait_s, on_wait)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_pid(paths: Sequence[str]) -> None:

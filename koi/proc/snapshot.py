@@ -44,10 +44,11 @@ class Snapshot:
         return roles.leader if fresh else None
 
     def master(self) -> Optional[str]:
-        """The master of the present epoch; None when the post is vacant."""
-        if self.view.ledger.master is None or arbiter.vacancy(self.view):
+        """The master of the present epoch; None when the post is vacant, or when neither a leader nor this elector hears it."""
+        name = self.view.ledger.master
+        if name is None or arbiter.vacancy(self.view):
             return None
-        return self.view.ledger.master
+        return name if self.lead is not None or arbiter.heard(self.view, name) is not None else None
 
     def cluster(self) -> JSON:
         """The object `cluster`."""

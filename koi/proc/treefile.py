@@ -1,6 +1,6 @@
 """run_dir/tree.json: what root keeps for its successor of a tree that may die.
 
-Rule: `clean` is true only after an orderly end. A koinode that finds it false demotes and stops what the dead tree
+Rule: only an orderly end removes the file, or leaves it with `clean` true. A koinode that finds it unclean demotes and stops what the dead tree
 left before its runner claims anything (rule 6.5), and names the dead runners' boots as its lineage (rule 5.1).
 """
 
@@ -88,6 +88,11 @@ def write(run_dir: str, tree: Tree) -> None:
     with open(path + ".new", "w", encoding="utf-8") as file:
         json.dump(content, file)
     os.replace(path + ".new", path)
+
+
+def remove(run_dir: str) -> None:
+    """Nothing is left of this tree that a successor would have to know. Raises OSError."""
+    os.unlink(os.path.join(run_dir, TREE_NAME))
 
 
 def _parse(content: Any) -> Tree:

@@ -1,0 +1,317 @@
+"""The Python API: class Client offers the commands of `koi` as methods with the same results as dicts. The CLI uses it itself.
+
+The rule it keeps: every method returns what happened, or raises Refused (nothing was done, and why) or NoAnswer (the
+outcome is unknown); a question is carried out at most once however often its datagram is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from koi import __version__
+from koi.client_exchange import TIME_UP, Address, Exchange, written
+from koi.core.messages import Request, Response
+from koi.errors import KoiError, NoAnswer, Refused
+
+if TYPE_CHECKING:
+    from koi.config import Config
+    from koi.wire.udp import Endpoint
+
+JSON = dict[str, Any]
+
+DEFAULT_PORT, DEFAULT_ID = 42012, 13
+ANYWHERE = ("", "::", "0.0.0.0")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+MAX_REASON, MAX_CONDITION = 500, 200
+WAIT_RETRY_S = 0.5
+
+
+def not_built(what: str) -> Refused:
+    """The refusal of a command that this version does not have."""
+    return Refused(f"koi {what} is not built yet in version {__version__}")
+
+
+def now() -> float:
+    """The clock of all waiting: seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Client:
+    """Asks one node and follows redirects.
+
+    `config` is a path or a Config, default this machine's; `timeout` is the longest silence in seconds, not the longest
+    duration. `secret` and `cluster_id` stand in for the configuration's; with a secret no configuration is needed.
+    `progress` is called with the words of a command under way, `trace` with every datagram.
+    """
+
+    def __init__(
+        self,
+        config: str | Config | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        timeout: float = 6,
+        *,
+        secret: str | None = None,
+        cluster_id: int | None = None,
+        progress: Callable[[str], None] | None = None,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        known = None if config is None and secret is not None and not _default_config() else _load(config, secret)
+        self.timeout = timeout
+        self._remedy = _remedy(known, host)
+        self.host, self.port = _address(known, host, port)
+        self.id = cluster_id if cluster_id is not None else known.cluster.id if known else DEFAULT_ID
+        self._secret = secret if secret is not None else known.cluster.password if known else ""
+        self._progress = progress or (lambda text: None)
+        self._trace = trace or (lambda text: None)
+        self._endpoint: Endpoint | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the socket; a later question opens a new one."""
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
+
+    # --- looking ----------------------------------------------------------------------------
+
+    def local(self) -> JSON:
+        """The node asked, with `pids`."""
+        return self.ask("local")
+
+    def status(self, node: str | None = None) -> JSON:
+        """The cluster and its nodes; with `node` that one alone. Raises Refused for a node that nobody knows."""
+        found = self.ask("status")
+        if node is None:
+            return found
+        nodes = [n for n in found["nodes"] if n["name"] == node]
+        if not nodes:
+            raise Refused(f"no node named {node}; known are {', '.join(n['name'] for n in found['nodes']) or 'none'}")
+        return {**found, "nodes": nodes}
+
+    def tree(self) -> JSON:
+        """The same as `status`."""
+        return self.status()
+
+    def failures(self) -> JSON:
+        """`failures` of all nodes, newest last, and `missing`: the nodes that could not be asked, each with the reason."""
+        missing: list[JSON] = []
+        found: list[JSON] = []
+        for name in self._runners(missing):
+            try:
+                found += self.ask("failures", node=name)["failures"]
+            except (NoAnswer, Refused) as error:
+                missing.append({"node": name, "why": str(error)})
+        return {"failures": sorted(found, key=lambda f: str(f["time"])), "missing": missing}
+
+    def _runners(self, missing: list[JSON]) -> list[str | None]:
+        """The nodes with services that can be asked; without a leader only the one at hand (None)."""
+        status = self.ask("status")
+        if status["cluster"]["leader"] is None:
+            missing.append({"node": None, "why": "no leader: only this node was asked"})
+            return [None]
+        runners = [n for n in status["nodes"] if n["runner"]]
+        missing += [{"node": n["name"], "why": "not heard"} for n in runners if n["state"] == "Disconnected"]
+        return [n["name"] for n in runners if n["state"] != "Disconnected"]
+
+    def wait(self, condition: str, timeout: float | None = None) -> JSON:
+        """Until the condition is true, at most `timeout` seconds (None: for ever); raises NoAnswer at the end of them.
+
+        With a timeout the node may be silent or not started yet; without one silence ends it as usual.
+        """
+        if timeout is None:
+            return self.ask("wait", condition=condition, timeout=None)
+        until = now() + timeout
+        while True:
+            try:
+                return self._ask("wait", {"condition": condition, "timeout": max(until - now(), 0.0)}, until)
+            except NoAnswer as error:
+                if now() >= until:
+                    words = "" if str(error) == TIME_UP else f" ({error})"
+                    raise NoAnswer(f"not true within {timeout:g} s: {condition}{words}") from None
+                pause(min(WAIT_RETRY_S, until - now()))
+
+    # --- changing ---------------------------------------------------------------------------
+
+    def promote(self, node: str, reason: str = "", force: bool = False, no_wait: bool = False, dry_run: bool = False) -> JSON:
+        """Makes NODE the master: a planned switchover. Waits until it is Master or has failed to become it."""
+        if dry_run:
+            raise not_built("promote --dry-run")
+        return self._change("promote", reason, no_wait, node=node, force=force)
+
+    def demote(self, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
+        """Demotes the master of the cluster; no other is elected until `elect` (manual mode)."""
+        return self._change("demote", reason, no_wait, force=force)
+
+    def elect(self, reason: str = "", no_wait: bool = False) -> JSON:
+        """Leaves manual mode."""
+        return self._change("elect", reason, no_wait)
+
+    def start(self, node: str | None = None, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
+        """Starts the services of a stopped node; None is the node asked."""
+        return self._change("start", reason, no_wait, node=node, force=force)
+
+    def stop(self, node: str | None = None, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
+        """Demotes and stops the services of a node; it stays so over restarts, until `start`."""
+        return self._change("stop", reason, no_wait, node=node, force=force)
+
+    def recover(self, node: str | None = None, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
+        """Forgets the failures of NODE, or of each failed node in turn, and starts at once."""
+        if node is not None:
+            return self._change("recover", reason, no_wait, node=node, force=force)
+        status = self.ask("status")
+        failed = [n["name"] for n in status["nodes"] if n["runner"] and (n["failed"] or n["state"] == "Failed")]
+        done = [self._change("recover", reason, no_wait, node=name, force=force) for name in failed]
+        message = "; ".join(d["message"] for d in done) or "no node has failed"
+        return {"done": True, "message": message, "epoch": status["cluster"]["epoch"]}
+
+    def _change(self, command: str, reason: str | None, no_wait: bool, **arguments: Any) -> JSON:
+        words = " ".join((reason or "").split())
+        if len(words) > MAX_REASON:
+            raise Refused(f"the reason has {len(words)} characters; {MAX_REASON} are allowed")
+        try:
+            return self.ask(command, **arguments, reason=words, no_wait=no_wait)
+        except NoAnswer as error:
+            raise NoAnswer(f"{error}. Whether `{command}` was carried out is not known: see `koi status`") from None
+
+    # --- not built in this version ----------------------------------------------------------
+
+    def passive(self, node: str, reason: str = "") -> JSON:
+        """Not built yet: raises Refused."""
+        raise not_built("passive")
+
+    def active(self, node: str, reason: str = "") -> JSON:
+        """Not built yet: raises Refused."""
+        raise not_built("active")
+
+    def restart(self, service: str, node: str | None = None, reason: str = "") -> JSON:
+        """Not built yet: raises Refused."""
+        raise not_built("restart")
+
+    def maintenance(self, on: bool, reason: str = "", force: bool = False) -> JSON:
+        """Not built yet: raises Refused."""
+        raise not_built("maintenance")
+
+    def reconfigure(self, node: str | None = None) -> JSON:
+        """Not built yet: raises Refused."""
+        raise not_built("reconfigure")
+
+    def why(self) -> list[JSON]:
+        """Not built yet: raises Refused."""
+        raise not_built("why")
+
+    # --- asking -----------------------------------------------------------------------------
+
+    def ask(self, command: str, **arguments: Any) -> JSON:
+        """Asks any command of the wire; returns the final answer. Raises Refused or NoAnswer."""
+        return self._ask(command, arguments, None)
+
+    def _ask(self, command: str, arguments: JSON, until: float | None) -> JSON:
+        _check_names(arguments)
+        request = Request(os.urandom(16).hex(), command, tuple(sorted(arguments.items())))
+        endpoint = self._open()
+        exchange = Exchange(request.id, (self.host, self.port), self.timeout, now(), until, self._remedy)
+        poll = select.poll()
+        for fd in endpoint.filenos():
+            poll.register(fd, select.POLLIN)
+        while True:
+            address = exchange.handle_timer(now())
+            if address is not None:
+                self._trace(f"to {written(address)}: {request}")
+                endpoint.send(_resolve(address), request)
+            poll.poll(_milliseconds(exchange.deadline() - now()))
+            answer = self._receive(endpoint, exchange)
+            if answer is not None:
+                return answer
+
+    def _receive(self, endpoint: Endpoint, exchange: Exchange) -> JSON | None:
+        """Hands what has arrived to the exchange; its answer, if it is complete."""
+        for address, sender, message, _ in endpoint.receive():
+            self._trace(f"from {written(address)} ({sender}): {message}")
+            if not isinstance(message, Response):
+                continue
+            before = exchange.message
+            answer = exchange.receive(message, now())
+            if exchange.message is not None and exchange.message != before:
+                self._progress(exchange.message)
+            if answer is not None:
+                return answer
+        return None
+
+    def _open(self) -> Endpoint:
+        """The socket, opened with the first question: deriving the key takes some 50 ms."""
+        if self._endpoint is None:
+            from koi.wire.seal import Opener, Sealer, cluster_key
+            from koi.wire.udp import Endpoint
+
+            if not self._secret:
+                raise KoiError("no cluster password: give a configuration with -f, or --secret-file, or KOI_SECRET")
+            key = cluster_key(self._secret, self.id)
+            self._endpoint = Endpoint(("::",), 0, Sealer(key, self.id, os.urandom(16)), Opener(key, self.id), "client")
+        return self._endpoint
+
+
+def pause(seconds: float) -> None:
+    """Lets time pass: between two questions, never inside one."""
+    select.poll().poll(_milliseconds(seconds))
+
+
+def _milliseconds(seconds: float) -> int:
+    """Rounded up, so that the deadline has surely passed after the wait."""
+    return max(0, int(seconds * 1000) + 1)
+
+
+def _resolve(address: Address) -> Address:
+    from koi.wire.udp import resolve
+
+    return resolve(*address)
+
+
+def _check_names(arguments: JSON) -> None:
+    """Raises Refused for a node that no node can be called: the other side would drop the datagram as noise."""
+    node = arguments.get("node")
+    if node is not None and not NAME.fullmatch(node):
+        raise Refused(f"{node[:80]!r} is not the name of a node: letters, digits, '.', '_' and '-', 63 at most")
+    if len(arguments.get("condition") or "") > MAX_CONDITION:
+        raise Refused("no such condition; there are: master, master=NODE, state NODE STATE, leader, quorum")
+
+
+def _remedy(config: Config | None, host: str | None) -> str:
+    """What to do when nobody answers at all."""
+    if config is not None and host is None:
+        return f"start it with: koinode -f {config.path}"
+    return "see that it runs and is reachable there, with this password and this cluster id"
+
+
+def _default_config() -> bool:
+    from koi.config import DEFAULT_PATHS
+
+    return any(os.path.exists(path) for path in DEFAULT_PATHS)
+
+
+def _load(config: str | Config | None, secret: str | None) -> Config:
+    from koi.config import load
+
+    return load(config, password=secret) if config is None or isinstance(config, str) else config
+
+
+def _address(config: Config | None, host: str | None, port: int | None) -> Address:
+    """Where to ask: as given (an elector's name is as good as its address), else this machine's own node."""
+    own_port = config.cluster.port if config else DEFAULT_PORT
+    if host is None:
+        specific = [b for b in (config.cluster.bind if config else ()) if b not in ANYWHERE]
+        return specific[0] if specific else "127.0.0.1", port or own_port
+    elector = config.cluster.electors.get(host) if config else None
+    if elector is None:
+        return host, port or own_port
+    return elector.addresses[0].host, port or elector.port

@@ -1,0 +1,116 @@
+"""SIGKILL, SIGSTOP and a busy loop for each process of the master's node: it stays master, no script is run, no second
+copy of a program ever lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import RealCluster, beneath, until
+
+SPIN = signal.SIGUSR2
+"""See spinning_node.py."""
+PROGRAM = """#!/bin/sh
+echo "$$ begins" >> {folder}/program
+trap 'sleep 0.2; echo "$$ ends" >> {folder}/program; exit 0' TERM
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+    """Three nodes with a service of scripts and a program, up and with a master; shared, for nothing here may harm it."""
+    with RealCluster(tmp_path_factory.mktemp("kill"), failover="3s", program="tests.proc.spinning_node") as cluster:
+        for action in ("start", "stop", "promote", "demote", "status"):
+            cluster.script("10-vip", action)
+        for action in ("promote", "demote"):
+            cluster.script("20-web", action)
+        for node in cluster.nodes.values():
+            run = node.services / "20-web" / "run"
+            run.write_text(PROGRAM.format(folder=node.folder))
+            run.chmod(0o755)
+        cluster.start()
+        cluster.wait_master()
+        yield cluster
+
+
+def scripts(cluster: RealCluster) -> list[tuple[str, str, str]]:
+    """What ran so far on any node, except `status`."""
+    return [(s.node, s.action, s.edge) for s in cluster.read_stamps() if s.action != "status"]
+
+
+def settled(cluster: RealCluster) -> tuple[str, int]:
+    """The master and the epoch once every node is well and its processes have had time to be forgiven."""
+    def look() -> tuple[str, int] | None:
+        status = cluster.status()
+        states = sorted(str(n["state"]) for n in status.get("nodes", ()))
+        if states != ["Backup", "Backup", "Master"] or status["cluster"]["quorum"]["have"] != 3:
+            return None
+        return status["cluster"]["master"], status["cluster"]["epoch"]
+
+    return until("a cluster with nothing to do", look)
+
+
+def hurt(cluster: RealCluster, node: str, process: str, signum: int) -> int:
+    """Send the signal and wait for the successor, which is returned."""
+    pid = cluster[node].processes()[process]
+    os.kill(pid, signum)
+
+    def successor() -> int:
+        new = cluster[node].processes().get(process, pid)
+        return new if new != pid else 0
+
+    return until(f"another {process}", successor)
+
+
+@pytest.mark.parametrize("process", ["elector", "runner"])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP, SPIN], ids=["kill", "stop", "busy-loop"])
+def test_the_node_stays_master_without_its_elector_or_runner(cluster: RealCluster, process: str, signum: int) -> None:
+    before = settled(cluster)
+    ran, master = scripts(cluster), before[0]
+    began = time.monotonic()
+    new = hurt(cluster, master, process, signum)
+    assert time.monotonic() - began < 1.56, "replaced within a lease"
+    until("the new one is at work", lambda: cluster[master].local()["pids"][process] == new)
+    until("the lease was renewed by it", lambda: (cluster[master].local()["uptime"] or 0.0) > 2.0)
+    assert settled(cluster) == before
+    assert scripts(cluster) == ran
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "stop"])
+def test_a_new_worker_of_scripts_asks_for_the_status_and_runs_nothing_else(cluster: RealCluster, signum: int) -> None:
+    before = settled(cluster)
+    ran, master, began = scripts(cluster), before[0], time.time()
+    hurt(cluster, master, "service vip", signum)
+    until("status", lambda: cluster.first("status", "end", began, master))
+    assert settled(cluster) == before
+    assert scripts(cluster) == ran
+
+
+def lives(path: Path) -> list[tuple[str, str]]:
+    """What the program wrote of itself: (pid, begins or ends)."""
+    return [(pid, what) for pid, what in (line.split() for line in path.read_text().splitlines())]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "stop"])
+def test_a_program_is_started_once_more_and_never_beside_itself(cluster: RealCluster, signum: int) -> None:
+    before = settled(cluster)
+    ran, master = scripts(cluster), before[0]
+    path = cluster[master].folder / "program"
+    seen = len(lives(path))
+    old = lives(path)[-1][0]
+    hurt(cluster, master, "service web", signum)
+    until("another program", lambda: len(lives(path)) >= seen + 2)
+    assert lives(path)[seen] == (old, "ends")
+    assert lives(path)[seen + 1][1] == "begins"
+    running = [pid for pid, line in beneath(cluster[master].folder).items() if line.endswith("20-web/run")]
+    assert [str(pid) for pid in running] == [lives(path)[-1][0]]
+    node = settled(cluster)[0]
+    assert node == master and settled(cluster)[1] == before[1]
+    assert cluster[master].local()["failcount"] == 0
+    assert [one for one in scripts(cluster)[len(ran) :] if one[0] != master or one[1] != "promote"] == []
