@@ -1,4 +1,4 @@
-"""Installs Koi: both programs, and everything under koi/share with its executable bits."""
+"""Installs Koi: both programs, everything under koi/share with its executable bits, manual pages and completions."""
 
 import os
 import re
@@ -37,5 +37,12 @@ setup(
     zip_safe=False,
     install_requires=["setproctitle", "pyyaml", "docopt", "cryptography"],
     extras_require={"test": ["pytest", "pytest-timeout", "hypothesis"]},
+    data_files=[
+        ("share/man/man1", ["docs/man/koi.1"]),
+        ("share/man/man5", ["docs/man/koi.conf.5"]),
+        ("share/man/man8", ["docs/man/koinode.8"]),
+        ("share/bash-completion/completions", ["docs/completion/koi"]),
+        ("share/zsh/site-functions", ["docs/completion/_koi"]),
+    ],
     entry_points={"console_scripts": ["koi=koi.cli:main", "koinode=koi.node:main"]},
 )

@@ -166,8 +166,7 @@ def do_failures(call: Call) -> int:
     from koi.view_node import failure_lines
 
     found = call.client.failures()
-    for missing in found["missing"]:
-        _complain(f"not asked: {missing['node']}: {missing['why']}" if missing["node"] else missing["why"])
+    _complain_of(found["missing"])
     return call.show(found, lambda: failure_lines(found["failures"], call.colour))
 
 
@@ -176,13 +175,49 @@ def do_wait(call: Call) -> int:
     return call.report(call.client.wait(" ".join(call["CONDITION"]), call.number("--timeout", 0, 1e7, float)))
 
 
+def do_passive(call: Call) -> int:
+    """Excludes a node from being promoted."""
+    return call.report(call.client.passive(call["NODE"], force=call["--force"], **call.change))
+
+
+def do_active(call: Call) -> int:
+    """Includes it again."""
+    return call.report(call.client.active(call["NODE"], **call.change))
+
+
+def do_restart(call: Call) -> int:
+    """Stops and starts one service."""
+    return call.report(call.client.restart(call["SERVICE"], call["NODE"], force=call["--force"], **call.change))
+
+
+def do_maintenance(call: Call) -> int:
+    """Freezes the cluster, or ends that."""
+    return call.report(call.client.maintenance(call["on"], force=call["--force"], **call.change))
+
+
+def do_reconfigure(call: Call) -> int:
+    """Re-reads the configuration of a node."""
+    return call.report(call.client.reconfigure(call["NODE"], **call.change))
+
+
+def do_why(call: Call) -> int:
+    """The last changes, each with its reason."""
+    from koi.view_why import why_lines
+
+    found = call.client.history()
+    _complain_of(found["missing"])
+    return call.show(found["entries"], lambda: why_lines(found["entries"], call.colour))
+
+
 def do_config(call: Call) -> int:
-    """Shows the configuration in use; changing it is not built yet."""
-    from koi.client import not_built
+    """Shows the configuration in use, or changes a key of its file."""
     from koi.view_config import setting, setting_lines, settings
 
     if call["set"]:
-        raise not_built("config set")
+        from koi.configedit import change
+
+        message = change(call["-f"], call["KEY"], call["VALUE"], call.secret)
+        return call.show({"done": True, "message": message}, lambda: [message])
     found = settings(call.config())
     if call["get"]:
         value = setting(found, call["KEY"])
@@ -215,24 +250,13 @@ def do_demo(call: Call) -> int:
     return run(nodes, once, call.colour)
 
 
-def _refuse(name: str) -> Callable[[Call], int]:
-    """A command that this version does not have."""
-
-    def refuse(call: Call) -> int:
-        from koi.client import not_built
-
-        raise not_built(name)
-
-    return refuse
-
-
 COMMANDS: dict[str, Callable[[Call], int]] = {
     "local": do_local, "status": do_status, "tree": do_tree, "watch": do_watch,
     "promote": do_promote, "demote": do_demote, "elect": do_elect,
     "start": do_start, "stop": do_stop, "recover": do_recover,
     "failures": do_failures, "wait": do_wait, "config": do_config, "check": do_check, "keygen": do_keygen, "demo": do_demo,
-    "passive": _refuse("passive"), "active": _refuse("active"), "restart": _refuse("restart"),
-    "maintenance": _refuse("maintenance"), "reconfigure": _refuse("reconfigure"), "why": _refuse("why"),
+    "passive": do_passive, "active": do_active, "restart": do_restart, "maintenance": do_maintenance,
+    "reconfigure": do_reconfigure, "why": do_why,
 }
 
 
@@ -257,6 +281,12 @@ def _share() -> str:
 
 def _complain(text: str) -> None:
     print(f"koi: {text}", file=sys.stderr)
+
+
+def _complain_of(missing: Sequence[JSON]) -> None:
+    """Says which nodes could not be asked."""
+    for one in missing:
+        _complain(f"not asked: {one['node']}: {one['why']}" if one["node"] else one["why"])
 
 
 def parse(argv: Sequence[str]) -> JSON:

@@ -52,7 +52,7 @@ class Call:
 
         return Client(
             self["-f"], self["-H"], self.number("-p", 1, 65535, int), self.number("-t", 0.05, 86400, float),
-            secret=_secret(self["--secret-file"]), cluster_id=self.number("--id", 0, 65535, int),
+            secret=self.secret, cluster_id=self.number("--id", 0, 65535, int),
             progress=_show_progress if sys.stderr.isatty() else None, trace=_trace if self["-d"] else None,
         )
 
@@ -60,7 +60,12 @@ class Call:
         """The configuration that -f names, or this machine's. Raises ConfigError."""
         from koi.config import load
 
-        return load(self["-f"], password=_secret(self["--secret-file"]))
+        return load(self["-f"], password=self.secret)
+
+    @property
+    def secret(self) -> str | None:
+        """The password from --secret-file or the environment; None: the configuration's."""
+        return _secret(self["--secret-file"])
 
     @cached_property
     def change(self) -> JSON:
@@ -87,7 +92,7 @@ class Call:
 
     def report(self, result: JSON) -> int:
         """Prints the outcome of a changing command."""
-        if not result["done"]:
+        if not result["done"] and not result.get("dry_run"):
             raise Refused(result["message"])
         return self.show(result, lambda: [result["message"]])
 

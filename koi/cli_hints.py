@@ -1,14 +1,12 @@
 """What to say to a command line that is not understood: the right command for other systems' words, the usage of one command.
 
-The rule it keeps: a hint never sends anybody to a command that this version lacks without saying so.
+The rule it keeps: a hint only ever names commands that there are.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-
-from koi import __version__
 
 HINTS = {
     "switchover": "promote NODE",
@@ -20,7 +18,6 @@ HINTS = {
 }
 """What other systems call it, and what Koi calls it."""
 
-NOT_BUILT = ("passive", "active", "restart", "maintenance", "reconfigure", "why")
 VALUED = ("-H", "-p", "-f", "-t", "--secret-file", "--id", "--reason", "--timeout", "--nodes")
 """Options that take a value."""
 
@@ -34,9 +31,7 @@ def hint(argv: Sequence[str], commands: Collection[str], grammar: str) -> str:
     if word in commands:
         return f"that is not how `{word}` is called: {_usage(word, grammar)}; see: koi --help"
     if word in HINTS:
-        command = HINTS[word]
-        later = f" (not built yet in version {__version__})" if command.split()[0] in NOT_BUILT else ""
-        return f"there is no `{word}`; what you want is probably: koi {command}{later}; see: koi --help"
+        return f"there is no `{word}`; what you want is probably: koi {HINTS[word]}; see: koi --help"
     near = difflib.get_close_matches(word, list(commands), 1)
     return f"there is no command `{word}`{f'; did you mean: koi {near[0]}' if near else ''}; see: koi --help"
 

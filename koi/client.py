@@ -10,13 +10,14 @@ import os
 import re
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from koi import __version__
 from koi.client_exchange import TIME_UP, Address, Exchange, written
+from koi.client_history import merged, origin
 from koi.core.messages import Request, Response
 from koi.errors import KoiError, NoAnswer, Refused
+from koi.names import unknown_node
 
 if TYPE_CHECKING:
     from koi.config import Config
@@ -29,11 +30,8 @@ ANYWHERE = ("", "::", "0.0.0.0")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_REASON, MAX_CONDITION = 500, 200
 WAIT_RETRY_S = 0.5
-
-
-def not_built(what: str) -> Refused:
-    """The refusal of a command that this version does not have."""
-    return Refused(f"koi {what} is not built yet in version {__version__}")
+WHY_ENTRIES = 50
+"""How many entries `why` gives unless told otherwise."""
 
 
 def now() -> float:
@@ -62,7 +60,7 @@ class Client:
         trace: Callable[[str], None] | None = None,
     ) -> None:
         known = None if config is None and secret is not None and not _default_config() else _load(config, secret)
-        self.timeout = timeout
+        self._known, self.timeout = known, timeout
         self._remedy = _remedy(known, host)
         self.host, self.port = _address(known, host, port)
         self.id = cluster_id if cluster_id is not None else known.cluster.id if known else DEFAULT_ID
@@ -76,6 +74,16 @@ class Client:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def turn(self) -> str | None:
+        """Asks the next elector of the configuration from now on; its name, None when there is no other."""
+        electors = self._known.cluster.electors if self._known else ()
+        known = [(e.addresses[0].host, e.addresses[0].port, e.name) for e in electors]
+        at = next((i for i, (host, port, _) in enumerate(known) if (host, port) == (self.host, self.port)), -1)
+        if not known or len(known) == 1 and at == 0:
+            return None
+        self.host, self.port, name = known[(at + 1) % len(known)]
+        return name
 
     def close(self) -> None:
         """Closes the socket; a later question opens a new one."""
@@ -96,7 +104,7 @@ class Client:
             return found
         nodes = [n for n in found["nodes"] if n["name"] == node]
         if not nodes:
-            raise Refused(f"no node named {node}; known are {', '.join(n['name'] for n in found['nodes']) or 'none'}")
+            raise Refused(unknown_node(node, [n["name"] for n in found["nodes"]]))
         return {**found, "nodes": nodes}
 
     def tree(self) -> JSON:
@@ -106,13 +114,34 @@ class Client:
     def failures(self) -> JSON:
         """`failures` of all nodes, newest last, and `missing`: the nodes that could not be asked, each with the reason."""
         missing: list[JSON] = []
+        found = self._gather("failures", "failures", self._runners(missing), missing)
+        return {"failures": sorted(found, key=lambda f: str(f["time"])), "missing": missing}
+
+    def why(self, limit: int = WHY_ENTRIES) -> list[JSON]:
+        """The last changes of master, leader and maintenance, and commands, newest last.
+
+        Each has time (ISO 8601), node (whose journal has it), what, from, to, epoch and reason.
+        """
+        return list(self.history(limit)["entries"])
+
+    def history(self, limit: int = WHY_ENTRIES) -> JSON:
+        """`entries`, as `why` has them, and `missing`: the nodes whose journals could not be read, each with the reason."""
+        missing: list[JSON] = []
+        nodes = self.ask("status")["nodes"]
+        silent = [n for n in nodes if n["state"] == "Disconnected" or n["elector"] == "disconnected"]
+        missing += [{"node": n["name"], "why": "not heard"} for n in silent]
+        found = self._gather("why", "entries", [n["name"] for n in nodes if n not in silent], missing, limit=limit)
+        return {"entries": merged(found, limit), "missing": missing}
+
+    def _gather(self, command: str, key: str, names: Iterable[str | None], missing: list[JSON], **more: Any) -> list[JSON]:
+        """What each node says, in one list; a node that does not answer or refuses goes to `missing`."""
         found: list[JSON] = []
-        for name in self._runners(missing):
+        for name in names:
             try:
-                found += self.ask("failures", node=name)["failures"]
+                found += self.ask(command, node=name, **more)[key]
             except (NoAnswer, Refused) as error:
                 missing.append({"node": name, "why": str(error)})
-        return {"failures": sorted(found, key=lambda f: str(f["time"])), "missing": missing}
+        return found
 
     def _runners(self, missing: list[JSON]) -> list[str | None]:
         """The nodes with services that can be asked; without a leader only the one at hand (None)."""
@@ -144,9 +173,12 @@ class Client:
     # --- changing ---------------------------------------------------------------------------
 
     def promote(self, node: str, reason: str = "", force: bool = False, no_wait: bool = False, dry_run: bool = False) -> JSON:
-        """Makes NODE the master: a planned switchover. Waits until it is Master or has failed to become it."""
+        """Makes NODE the master: a planned switchover. Waits until it is Master or has failed to become it.
+
+        `dry_run` says what would happen, `done` False, and changes nothing.
+        """
         if dry_run:
-            raise not_built("promote --dry-run")
+            return self.ask("plan", node=node, force=force)
         return self._change("promote", reason, no_wait, node=node, force=force)
 
     def demote(self, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
@@ -162,7 +194,12 @@ class Client:
         return self._change("start", reason, no_wait, node=node, force=force)
 
     def stop(self, node: str | None = None, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
-        """Demotes and stops the services of a node; it stays so over restarts, until `start`."""
+        """Demotes and stops the services of a node; it stays so over restarts, until `start`.
+
+        Raises Refused for a master that nobody can take over from, unless `force`.
+        """
+        if not force:
+            self._check_stop(node)
         return self._change("stop", reason, no_wait, node=node, force=force)
 
     def recover(self, node: str | None = None, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
@@ -175,40 +212,47 @@ class Client:
         message = "; ".join(d["message"] for d in done) or "no node has failed"
         return {"done": True, "message": message, "epoch": status["cluster"]["epoch"]}
 
+    def passive(self, node: str, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
+        """Excludes NODE from being promoted; a master is switched over first. `force` for the only one that can be."""
+        return self._change("passive", reason, no_wait, node=node, force=force)
+
+    def active(self, node: str, reason: str = "", no_wait: bool = False) -> JSON:
+        """Includes NODE again."""
+        return self._change("active", reason, no_wait, node=node)
+
+    def restart(
+        self, service: str, node: str | None = None, reason: str = "", force: bool = False, no_wait: bool = False
+    ) -> JSON:
+        """Stops and starts one service of a node (None: the node asked), promoted again if it was."""
+        return self._change("restart", reason, no_wait, service=service, node=node, force=force)
+
+    def maintenance(self, on: bool, reason: str = "", force: bool = False, no_wait: bool = False) -> JSON:
+        """Freezes the whole cluster or ends that: no script is run, no master changed. `force` to leave it unheard."""
+        return self._change("maintenance", reason, no_wait, on=on, force=force)
+
+    def reconfigure(self, node: str | None = None, reason: str = "", no_wait: bool = False) -> JSON:
+        """Makes a node (None: the node asked) read its configuration again."""
+        return self._change("reconfigure", reason, no_wait, node=node)
+
+    def _check_stop(self, node: str | None) -> None:
+        _check_names({"node": node})
+        status = self.ask("status")
+        name = node if node is not None else self.ask("local")["name"]
+        others = [n for n in status["nodes"] if n["runner"] and n["name"] != name]
+        if status["cluster"]["master"] != name or any(n["promotable"] for n in others):
+            return
+        words = "; ".join(f"{n['name']} is {n['state']}" + (f" ({n['why']})" if n["why"] else "") for n in others)
+        why = words or "there is no other"
+        raise Refused(f"{name} is the master and nobody can take over: {why}; --force stops it all the same")
+
     def _change(self, command: str, reason: str | None, no_wait: bool, **arguments: Any) -> JSON:
         words = " ".join((reason or "").split())
         if len(words) > MAX_REASON:
             raise Refused(f"the reason has {len(words)} characters; {MAX_REASON} are allowed")
         try:
-            return self.ask(command, **arguments, reason=words, no_wait=no_wait)
+            return self.ask(command, **arguments, reason=words, no_wait=no_wait, origin=origin())
         except NoAnswer as error:
             raise NoAnswer(f"{error}. Whether `{command}` was carried out is not known: see `koi status`") from None
-
-    # --- not built in this version ----------------------------------------------------------
-
-    def passive(self, node: str, reason: str = "") -> JSON:
-        """Not built yet: raises Refused."""
-        raise not_built("passive")
-
-    def active(self, node: str, reason: str = "") -> JSON:
-        """Not built yet: raises Refused."""
-        raise not_built("active")
-
-    def restart(self, service: str, node: str | None = None, reason: str = "") -> JSON:
-        """Not built yet: raises Refused."""
-        raise not_built("restart")
-
-    def maintenance(self, on: bool, reason: str = "", force: bool = False) -> JSON:
-        """Not built yet: raises Refused."""
-        raise not_built("maintenance")
-
-    def reconfigure(self, node: str | None = None) -> JSON:
-        """Not built yet: raises Refused."""
-        raise not_built("reconfigure")
-
-    def why(self) -> list[JSON]:
-        """Not built yet: raises Refused."""
-        raise not_built("why")
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -279,9 +323,10 @@ def _resolve(address: Address) -> Address:
 
 def _check_names(arguments: JSON) -> None:
     """Raises Refused for a node that no node can be called: the other side would drop the datagram as noise."""
-    node = arguments.get("node")
-    if node is not None and not NAME.fullmatch(node):
-        raise Refused(f"{node[:80]!r} is not the name of a node: letters, digits, '.', '_' and '-', 63 at most")
+    for what in ("node", "service"):
+        name = arguments.get(what)
+        if name is not None and not NAME.fullmatch(name):
+            raise Refused(f"{name[:80]!r} is not the name of a {what}: letters, digits, '.', '_' and '-', 63 at most")
     if len(arguments.get("condition") or "") > MAX_CONDITION:
         raise Refused("no such condition; there are: master, master=NODE, state NODE STATE, leader, quorum")
 

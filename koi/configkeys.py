@@ -38,7 +38,7 @@ NODE = {
     "state_dir": Key(take.text, "/var/lib/koi"),
     "run_dir": Key(take.text, "/run/koi"),
     "loglevel": Key(take.choice("debug", "info", "warning", "error", "critical"), "info"),
-    "watchdog": Key(take.not_built()),
+    "watchdog": Key(take.text),
     "self_fence": Key(take.text),
 }
 
@@ -54,7 +54,7 @@ CLUSTER = {
     "preempt": Key(take.flag, True),
     "bully_delay": Key(_wait, 10.0),
     "blank_wait": Key(_wait, 60.0),
-    "fence": Key(take.not_built()),
+    "fence": Key(take.text),
 }
 
 SCRIPTS = {
@@ -65,7 +65,7 @@ SCRIPTS = {
     "promote_timeout": Key(_timeout, 30.0),
     "demote_timeout": Key(_timeout, 30.0),
     "failed_timeout": Key(_timeout, 20.0),
-    "restarts": Key(take.not_built("0"), 0),
+    "restarts": Key(take.whole(0, 1000), 0),
 }
 """The keys under `service:` that a service's own service.yaml may override."""
 

@@ -192,7 +192,7 @@ def _notes(cluster: Cluster, ended: dict[str, float]) -> list[str]:
 def _advice(cluster: Cluster, colour: bool) -> list[str]:
     """What to try in another terminal."""
     first, last = cluster.nodes[0], cluster.nodes[-1]
-    others = f"promote {last.name}, demote, elect, stop {last.name}, start {last.name}, failures, watch"
+    others = f"promote {last.name}, demote, elect, stop {last.name}, start {last.name}, failures, why, watch"
     return [
         paint("To try in another terminal (Ctrl-C here ends the demo and removes everything):", "head", colour),
         f"  {_program()} -f {first.config} status",

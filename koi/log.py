@@ -272,6 +272,11 @@ def _target(word: str, colour: bool) -> Target:
     raise KoiError(f"log target '{word}' is not known; give a comma list of console, syslog, file:PATH")
 
 
+def set_level(level: str) -> None:
+    """Lines of at least this level are written from now on; `level` is one of LEVELS."""
+    _log.threshold = LEVELS.index(level)
+
+
 def rename(process: str) -> None:
     """Name the process in its lines from now on; for a child after fork."""
     _log.process = process

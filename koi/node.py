@@ -17,6 +17,7 @@ Options:
   --version            the version
 
 SIGTERM or SIGINT: orderly stop (demote, stop, resign); a second one does not wait any longer.
+SIGHUP or SIGUSR1: read the configuration again; a faulty one changes nothing.
 
 Exit codes: 0 stopped in order; 1 failed, with the reason; 2 usage or configuration.
 """
@@ -31,6 +32,7 @@ import pwd
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from docopt import DocoptExit, docopt
@@ -60,12 +62,13 @@ def main(argv: Optional[Sequence[str]] = None, mains: Optional[Mains] = None) ->
         return check(args["-f"])
     try:
         config, definitions, _ = _read(args["-f"], args["-n"])
+        config = _loud(config, args["-d"])
         targets = _set_up_log(args, config)
     except KoiError as fault:
         print(fault, file=sys.stderr)
         return USAGE
     pid_file = args["--daemonize"]
-    serve = _server(config, definitions, mains, os.path.abspath(pid_file) if pid_file else None, CONSOLE in targets)
+    serve = _server(config, definitions, mains, os.path.abspath(pid_file) if pid_file else None, CONSOLE in targets, args["-d"])
     if pid_file:
         return daemon.start(serve, keep_stderr=CONSOLE in targets)
     return serve(daemon.Report())
@@ -101,23 +104,29 @@ def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, 
     return config, tuple(found.definitions), ignored
 
 
+def _loud(config: Config, debug: bool) -> Config:
+    """With -d, whatever the file says."""
+    return replace(config, node=replace(config.node, loglevel="debug")) if debug else config
+
+
 def _set_up_log(args: Mapping[str, Any], config: Config) -> list[str]:
     """Start logging as the command line says; the targets."""
     targets = args["--log"] or ("syslog" if args["--daemonize"] else CONSOLE)
     colour = not args["-C"] and not os.environ.get("NO_COLOR")
-    log.setup(targets, "root", config.node.name, "debug" if args["-d"] else config.node.loglevel, colour)
+    log.setup(targets, "root", config.node.name, config.node.loglevel, colour)
     log.hide(config.cluster.password)
     return [word.strip() for word in targets.split(",")]
 
 
 def _server(
-    config: Config, definitions: tuple[Any, ...], mains: Optional[Mains], pid_file: Optional[str], console: bool
+    config: Config, definitions: tuple[Any, ...], mains: Optional[Mains], pid_file: Optional[str], console: bool,
+    debug: bool,
 ) -> daemon.Serve:
     """What runs the node, here or in the background, and gives its exit code."""
 
     def serve(report: daemon.Report) -> int:
         try:
-            return _serve(config, definitions, mains, pid_file, report)
+            return _serve(config, definitions, mains, pid_file, report, debug)
         except KoiError as fault:
             log.get().error(str(fault))
             report.failed(str(fault))
@@ -132,7 +141,8 @@ def _server(
 
 
 def _serve(
-    config: Config, definitions: tuple[Any, ...], mains: Optional[Mains], pid_file: Optional[str], report: daemon.Report
+    config: Config, definitions: tuple[Any, ...], mains: Optional[Mains], pid_file: Optional[str], report: daemon.Report,
+    debug: bool,
 ) -> int:
     from koi.proc import root
 
@@ -140,9 +150,14 @@ def _serve(
         log.get().warning(text)
     if os.geteuid() != 0:
         log.get().info(f"runs as {_user()}, not as root: what scripts do is limited to what that user may")
+    def reread() -> tuple[Config, float]:
+        """The file as it is now; what the command line said still counts."""
+        new, found, _ = _read(config.path, config.node.name)
+        return _loud(new, debug), _end_s(new, found)
+
     pid_files = (os.path.join(config.node.run_dir, "koinode.pid"), *([pid_file] if pid_file else []))
     end_s = _end_s(config, definitions)
-    return root.run(config, definitions, mains or _mains(config), report.up, end_s, pid_files, (report.close,))
+    return root.run(config, definitions, mains or _mains(config), report.up, end_s, pid_files, (report.close,), reread)
 
 
 def _end_s(config: Config, definitions: tuple[Any, ...]) -> float:

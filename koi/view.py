@@ -7,6 +7,7 @@ view_status, view_tree and view_node build on it; none of them asks a clock, a f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Mapping, Optional, Sequence, Union
 
 JSON = dict[str, Any]
@@ -70,6 +71,14 @@ def age(seconds: Optional[float]) -> str:
     if seconds < 2 * DAY:
         return f"{seconds / HOUR:.0f} h"
     return f"{seconds / DAY:.0f} d"
+
+
+def local_time(text: str) -> str:
+    """An ISO time as this machine's clocks show it: `2026-11-22 14:01:04`."""
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return printable(text)
 
 
 def state_cell(state: Optional[str]) -> Cell:

@@ -17,6 +17,8 @@ from koi.errors import NoAnswer, Refused
 from koi.view_tree import tree_lines
 
 INTERVAL_S = 1.0
+SILENCE_S = 2.0
+"""After so much silence `watch` turns to another node."""
 HOME, CLEAR_LINE, CLEAR_BELOW, CLEAR = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[2J"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -55,9 +57,10 @@ def fit(lines: Sequence[str], width: int, height: int) -> list[str]:
 
 
 def watch(client: Client, colour: bool, as_json: bool) -> int:
-    """`koi watch`: until Ctrl-C, which is its orderly end. A silent node is shown as such and asked again."""
+    """`koi watch`: until Ctrl-C, which is its orderly end. In the place of a silent node the next elector is asked."""
     redraw = sys.stdout.isatty() and not as_json
     screen = Screen(sys.stdout, redraw)
+    client.timeout = min(client.timeout, SILENCE_S)
     try:
         while True:
             screen.show(_picture(client, colour, as_json))
@@ -70,5 +73,8 @@ def _picture(client: Client, colour: bool, as_json: bool) -> list[str]:
     try:
         status: JSON = client.status()
     except (NoAnswer, Refused) as error:
+        other = client.turn() if isinstance(error, NoAnswer) else None
+        if other is not None:
+            error = NoAnswer(f"{error}; asking {other} now")
         return [json.dumps({"error": str(error)})] if as_json else [str(error)]
     return [json.dumps(status)] if as_json else tree_lines(status, colour)

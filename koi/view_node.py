@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Optional, Sequence
 
-from koi.view import JSON, NOTHING, Cell, Row, age, columns, last_script, printable, service_state, state_cell, table
+from koi.view import JSON, NOTHING, Cell, Row, age, columns, last_script, local_time, printable, service_state, state_cell, table
 from koi.view_status import heard
 
 SERVICE_HEAD = ("SERVICE", "PRIO", "STATE", "PID", "LAST")
@@ -82,6 +82,6 @@ def _service_row(service: JSON, fresh: bool) -> Row:
 def _failure_row(failure: JSON) -> Row:
     code = failure["exit"]
     return [
-        str(failure["time"]), Cell(printable(failure["node"]), "head"), failure["service"], failure["action"],
+        local_time(failure["time"]), Cell(printable(failure["node"]), "head"), failure["service"], failure["action"],
         NOTHING if code is None else str(code), age(failure["seconds"]), Cell(printable(failure["what"]), "bad"), failure["line"],
     ]

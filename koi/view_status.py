@@ -144,7 +144,7 @@ def _ended(text: str) -> str:
 def _why_no_leader(cluster: JSON) -> str:
     quorum = cluster["quorum"]
     heard_of = f"{quorum['have']} of {quorum['electors']} electors heard, {quorum['need']} needed"
-    why = printable(cluster.get("nobody") or "").rstrip(".")
+    why = printable(cluster.get("nobody") or "").rstrip(".").removeprefix("there is no leader: ")
     return f"{why} ({heard_of})" if why else heard_of
 
 

@@ -194,13 +194,10 @@ def test_a_key_given_twice_is_a_fault():
     assert "cluster.electors.a: is given twice" in fault("cluster: {electors: {a: h1, a: h2}}")
 
 
-@pytest.mark.parametrize("text", ["node: {watchdog: /dev/watchdog}", "cluster: {fence: /bin/true}", "service: {restarts: 1}"])
-def test_what_is_not_built_is_refused_by_name(text: str):
-    assert re.search(r":1: (node.watchdog|cluster.fence|service.restarts): is not built yet in version", fault(text))
-
-
-def test_the_defaults_of_what_is_not_built_are_accepted():
-    read("node: {watchdog: null}\ncluster: {fence: }\nservice: {restarts: 0}")
+def test_fence_and_restarts():
+    config = read("cluster: {fence: /bin/true}\nservice: {restarts: 2}")
+    assert (config.cluster.fence, config.service.restarts) == ("/bin/true", 2)
+    assert "service.restarts" in fault("service: {restarts: -1}")
 
 
 def test_null_is_the_default_for_every_key():
@@ -342,7 +339,7 @@ def test_override_for_one_service():
 
 
 def test_override_tells_every_fault():
-    source = b"folder: /x\nstart_timeout: soon\nrestarts: 2\nenv:\n  KOI_NODE: x\n  1A: x\n  B: [1]\n"
+    source = b"folder: /x\nstart_timeout: soon\nrestarts: -2\nenv:\n  KOI_NODE: x\n  1A: x\n  B: [1]\n"
     with pytest.raises(ConfigError) as caught:
         override(read("").service, source, "service.yaml")
     assert [line.split(": ")[:2] for line in caught.value.faults] == [

@@ -37,6 +37,10 @@ class View:
     electors: int
     timing: Timing
     target_since: Optional[float] = None
+    fence: bool = False
+    """Whether there is a fence command."""
+    lost_by: int = 0
+    """How many electors have not heard the master for M (rule 9.5)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ def why_not(view: View, name: str) -> str:
     if report is None:
         seen = view.reports.get(name)
         return f"{name} is not heard" if seen is None else f"{name} is not heard for {ago(view.now - seen.at)}"
+    fenced = view.ledger.fenced
+    if fenced is not None and (fenced.name, fenced.boot) == (name, report.boot):
+        return f"{name} was fenced"
     if name in view.ledger.passive:
         return f"{name} is passive"
     if report.stuck:
@@ -105,6 +112,11 @@ def _failed_lately(view: View, report: Report) -> bool:
 # --- is there a master? ---
 
 
+def is_fenced(ledger: Ledger) -> bool:
+    """Whether the present master is surely off (rule 5.5)."""
+    return ledger.fenced is not None and (ledger.fenced.name, ledger.fenced.epoch) == (ledger.master, ledger.epoch)
+
+
 def vacancy(view: View) -> str:
     """Why the post of the master is vacant, in words; empty when it is not (rule 9.2)."""
     ledger = view.ledger
@@ -113,7 +125,7 @@ def vacancy(view: View) -> str:
     seen = view.reports.get(ledger.master)
     if seen is not None and seen.report.renounced is not None and seen.report.renounced >= ledger.epoch:
         return f"{ledger.master} gave up epoch {ledger.epoch}"
-    if ledger.fenced is not None and (ledger.fenced.name, ledger.fenced.epoch) == (ledger.master, ledger.epoch):
+    if is_fenced(ledger):
         return f"{ledger.master} is fenced"
     if view.free_by >= view.majority:
         last = "never heard" if seen is None else f"last heard {ago(view.now - seen.at)} ago"
@@ -129,7 +141,7 @@ def decide(view: View) -> Decision:
     if view.ledger.hold is not None:
         return _under_hold(view)
     master = heard(view, view.ledger.master) if view.ledger.master is not None else None
-    if master is not None and master.stuck and view.ledger.master is not None:
+    if master is not None and master.stuck and not is_fenced(view.ledger):
         words = f"{master.name} may still be active: its demote and stop failed; nobody is promoted"
         return Decision(replace(view.ledger, hold=STUCK, reason=words))
     vacant = vacancy(view)
@@ -225,7 +237,8 @@ def _elect(view: View, vacant: str) -> Decision:
     chosen = min(fit, key=lambda report: _order(view, report))
     words = f"{vacant}; {chosen.name} chosen: {_merits(view, chosen)}"
     ledger = replace(
-        view.ledger, epoch=view.top + 1, master=chosen.name, yielding=False, target=None, fenced=None, reason=words,
+        view.ledger, epoch=view.top + 1, master=chosen.name, yielding=False, target=None, fenced=None, fencing=None,
+        reason=words,
     )
     return Decision(ledger)
 

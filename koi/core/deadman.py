@@ -69,7 +69,7 @@ class Watched(Facts):
     @property
     def _armed(self) -> bool:
         """What a dead tree left has no lease to lose; after everything was killed nothing is left to do."""
-        return self.promoted and self.clean and not self.overrun
+        return self.promoted and self.clean and self.guarded and not self.overrun
 
     @property
     def _on_the_way(self) -> bool:
@@ -77,6 +77,7 @@ class Watched(Facts):
 
     def _watch(self, now: float, lease: Lease) -> None:
         """Rule 7: without a lease nothing stays promoted, whoever else is dead."""
+        self.guarded = self.guarded or running(lease, now)
         if not self._armed:
             self.lost_at, self.forced = None, False
             return

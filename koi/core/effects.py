@@ -51,6 +51,8 @@ class Journal:
     new: Optional[str]
     epoch: Optional[int]
     reason: str
+    key: str = ""
+    """Equal in the journals of all electors for one and the same change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Done:
     ok: bool
     message: str
     epoch: int = 0
+    already: bool = False
+    """Nothing had to be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,19 @@ class KillAll:
     """Kill at once everything that the service's scripts started (rule 7)."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFence:
+    """Run the fence command for the node; its end comes back as an event."""
+
+    node: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndFence:
+    """Kill the fence command that runs: its order is taken back, or another leads."""
 
 
 @dataclass(frozen=True, slots=True)

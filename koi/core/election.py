@@ -56,6 +56,8 @@ class Roles:
         self.ranks: dict[str, int] = {}
         self.order_delay = self._order_delay()
         self.blank_warning = ""
+        self.shell_warnings: tuple[str, ...] = ()
+        """What the shell has to warn of; it travels in acks."""
         self.news = False
         """Whether the last event told something that may change a decision."""
         self._handlers: dict[type, Callable[[str, Any, float], None]] = {
@@ -79,6 +81,8 @@ class Roles:
             self.ranks[sender] = rank
             self.order_delay = self._order_delay()
         if self.role == BLANK and not isinstance(message, (Hello, Known)):
+            if isinstance(message, Heartbeat):
+                self.heard_at = now  # a blank elector only listens
             return
         self._handlers[type(message)](sender, message, now)
 
@@ -184,7 +188,9 @@ class Roles:
                 )
                 self.desk.log(effects.WARNING, f"elector {self.seat.name} {self.blank_warning}; it takes part now")
             self.acceptor.take_over(blank.learned(), self.seat.electors, now)
+            heard_at = self.heard_at
             self._follow(None, "knows what the other electors hold" if blank.complete() else "blank_wait is over", now)
+            self.heard_at = heard_at
         elif now >= blank.next_hello:
             self._to_all(blank.hello(self.seat.rank, now))
 
@@ -320,9 +326,10 @@ class Roles:
         if self.heard is None or self.leader is None or self.lead is not None:
             return
         version, free = self.acceptor.record.version, self.acceptor.free(now)
-        warnings = (self.blank_warning,) if self.blank_warning else ()
+        warnings = ((self.blank_warning,) if self.blank_warning else ()) + self.shell_warnings
         ack = Ack(
-            self.heard.term, self.heard.number if number is None else number, self.seat.rank, version, free, self.seat.config, warnings,
+            self.heard.term, self.heard.number if number is None else number, self.seat.rank, version, free,
+            self.seat.config, warnings, self.acceptor.lost(now) if self.seat.fence else None,
         )
         self.desk.say(self.leader, ack)
 

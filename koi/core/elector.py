@@ -7,14 +7,14 @@ clock that never jumps back (CLOCK_BOOTTIME).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Hashable, Optional
 
-from koi.core import arbiter, commands
+from koi.core import arbiter, chronicle, commands, fencing, rivals
 from koi.core.arbiter import Decision, Seen, View
 from koi.core.commands import AlreadySo, Command
 from koi.core.desk import Desk
-from koi.core.effects import INFO, WARNING, Done, Journal
+from koi.core.effects import INFO, WARNING, Done
 from koi.core.election import BLANK, Roles
 from koi.core.leadership import Leadership
 from koi.core.ledger import Acceptor, Record, same_master
@@ -26,15 +26,6 @@ MAX_RUNNERS = 500
 MAX_COMMANDS = 32
 FRESH_BEATS = 1.5
 """A report younger than this many H is answered again when a ledger is accepted (rule 5.4)."""
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """Two boots of one name of which neither descends from the other, and when both were last seen alive."""
-
-    boots: frozenset[str]
-    since: float
-    warned_at: Optional[float] = None
 
 
 class Elector:
@@ -50,13 +41,16 @@ class Elector:
         self.reports: dict[str, Seen] = {}
         self.numbers: dict[str, int] = {}
         """boot -> number of its last report."""
-        self.rivals: dict[str, Rivals] = {}
+        self.rivals: dict[str, rivals.Rivals] = {}
         self.queue: list[Command] = []
         self.proposed: Optional[Command] = None
         self.nobody = ""
         self.wake: Optional[float] = None
         self.target_since: Optional[float] = None
         self.told_free: Optional[int] = None
+        self.fencer = fencing.Fencer()
+        self.journaled = self.acceptor.record.ledger
+        """The ledger up to which the journal has been written."""
 
     # --- events ---
 
@@ -104,10 +98,14 @@ class Elector:
             return []
         was = self.acceptor.record.version
         self._see_epochs(report)
+        self.acceptor.heard(report, now)
         if self.roles.role != BLANK:
             self.acceptor.heard_renounce(report)
             self._settle(now)
         known = self.reports.get(report.name)
+        if known is not None and self._refuses(known, report, origin, now):
+            self.desk.say_now(origin, self._state(report, nudge=False))
+            return self._finish(was, now)
         self._answer(origin, report, now)
         self._remember(origin, report, now)
         return self._finish(was, now, decide=_tells(known, report))
@@ -168,33 +166,20 @@ class Elector:
 
     def _remember(self, origin: Hashable, report: Report, now: float) -> None:
         known = self.reports.get(report.name)
-        if known is not None and self._stays(known, report, now):
-            return
         if report.services is None and known is not None and known.report.digest == report.digest:
             report = replace(report, services=known.report.services)
         if known is not None or len(self.reports) < MAX_RUNNERS:
             self.reports[report.name] = Seen(report, now, origin)
 
-    def _stays(self, known: Seen, report: Report, now: float) -> bool:
-        """A second living boot of a name does not displace the one that holds the epoch."""
-        old = known.report
-        if old.boot == report.boot or old.boot in report.lineage:
+    def _refuses(self, known: Seen, report: Report, origin: Hashable, now: float) -> bool:
+        """Two living nodes of one name are named in a warning, and one of them is not believed."""
+        if not rivals.strangers(known, report):
             return False
-        self._watch_rivals(known, report, now)
-        recent = now <= known.at + self.timing.lease + 3 * self.timing.heartbeat
-        return recent and old.holding is not None and old.holding == self.acceptor.record.ledger.epoch
-
-    def _watch_rivals(self, known: Seen, report: Report, now: float) -> None:
-        """Two boots of one name that both go on talking are two nodes of one name: both are named in a warning."""
-        rivals = self.rivals.get(report.name)
-        if rivals is not None and rivals.boots == {known.report.boot, report.boot}:
-            if known.at <= rivals.since:
-                return
-            if rivals.warned_at is None:
-                self.desk.log(WARNING, f"two nodes call themselves {report.name}; give one of them another name or stop it")
-            self.rivals[report.name] = replace(rivals, warned_at=now)
-        else:
-            self.rivals[report.name] = Rivals(frozenset((known.report.boot, report.boot)), now)
+        before = self.rivals.get(report.name)
+        self.rivals[report.name] = seen = rivals.watch(before, known, report, origin, now)
+        if seen.warned_at is not None and (before is None or before.warned_at is None):
+            self.desk.log(WARNING, seen.text)
+        return rivals.refused(known, report, self.acceptor.record.ledger.epoch, self.timing, now)
 
     def _answer(self, origin: Any, report: Report, received: float) -> None:
         """Rules 5.3 and 5.4. What is vouched for is on disk: a lease that runs is renewed from there without waiting for a write."""
@@ -234,7 +219,8 @@ class Elector:
     def _accepted(self, now: float) -> None:
         """Rule 5.4: the master named is vouched for if it reported just now, else it is nudged."""
         ledger = self.acceptor.record.ledger
-        self.desk.out.append(Journal("ledger", None, ledger.master, ledger.epoch, ledger.reason))
+        self.desk.out.extend(chronicle.changes(self.journaled, ledger))
+        self.journaled = ledger
         seen = self.reports.get(ledger.master) if ledger.master is not None else None
         if seen is None or seen.report.holding == ledger.epoch and not ledger.yielding and ledger.hold is None:
             return
@@ -247,6 +233,7 @@ class Elector:
 
     def _not_leading(self) -> None:
         self.queue.clear()
+        self.desk.out.extend(self.fencer.follow(None, self.roles.heard_at))
         self.proposed = None
         self.wake = self.target_since = None
 
@@ -255,7 +242,7 @@ class Elector:
         return View(
             lead.ledger, lead.version, self.acceptor.record.top, now, lead.since, self.reports,
             lead.free_by(lead.ledger.epoch, self.acceptor.free(now), now), self.seat.majority, len(self.seat.electors),
-            self.timing, self.target_since,
+            self.timing, self.target_since, self.seat.fence, lead.lost_by(lead.ledger.epoch, self.acceptor.lost(now), now),
         )
 
     def _decide(self, lead: Leadership, now: float) -> None:
@@ -267,8 +254,24 @@ class Elector:
             self._done(self.proposed, True, lead.ledger.reason)
             self.proposed = None
         view = self.view(lead, now)
-        if not self._carry_out(view, lead, now):
+        if not self._carry_out(view, lead, now) and not self._fence(view, lead, now):
             self._follow_decision(arbiter.decide(view), lead, now)
+
+    def _fence(self, view: View, lead: Leadership, now: float) -> bool:
+        """Rule 9.5. True when the ledger was changed for it."""
+        self.desk.out.extend(self.fencer.follow(lead.ledger.fencing, now))
+        done = self.fencer.done
+        ledger = fencing.order(view) if done is None else fencing.fenced(lead.ledger, done)
+        if ledger is not None:
+            self._propose(ledger, lead, now)
+        return ledger is not None
+
+    def fence_ended(self, node: str, epoch: int, ok: bool, what: str, now: float) -> list[Any]:
+        """The fence command has ended; `what` says how it failed."""
+        self.fencer.ended(node, epoch, ok, what, now)
+        if self.fencer.trouble:
+            self.desk.log(WARNING, self.fencer.trouble)
+        return self._finish(self.acceptor.record.version, now)
 
     def _carry_out(self, view: View, lead: Leadership, now: float) -> bool:
         while self.queue:
@@ -281,7 +284,8 @@ class Elector:
                 self.proposed = command
                 self._propose(outcome, lead, now)
                 return True
-            self._done(command, isinstance(outcome, AlreadySo), outcome.message)
+            already = isinstance(outcome, AlreadySo)
+            self._done(command, already, outcome.message, already)
         return False
 
     def _follow_decision(self, decision: Decision, lead: Leadership, now: float) -> None:
@@ -309,8 +313,8 @@ class Elector:
         elif new.target != old.target or self.target_since is None:
             self.target_since = now
 
-    def _done(self, command: Command, ok: bool, message: str) -> None:
-        self.desk.out.append(Done(command.id, ok, message, self.acceptor.record.ledger.epoch))
+    def _done(self, command: Command, ok: bool, message: str, already: bool = False) -> None:
+        self.desk.out.append(Done(command.id, ok, message, self.acceptor.record.ledger.epoch, already))
 
 
 def _tells(known: Optional[Seen], report: Report) -> bool:

@@ -11,7 +11,18 @@ from typing import Optional, Union
 
 from koi.core.effects import ERROR, Become, EndScript, KillAll, Log, RunScript, Tell
 from koi.core.messages import Failure, Last, Order, ServiceInfo, ServiceState
-from koi.core.states import FAILED, FAILING, GOAL_STOPPED, QUIET, STATUS, STOPPED, TRANSITIONS, Settings, environment
+from koi.core.states import (
+    FAILED,
+    FAILING,
+    GOAL_PROMOTED,
+    GOAL_STOPPED,
+    QUIET,
+    STATUS,
+    STOPPED,
+    TRANSITIONS,
+    Settings,
+    environment,
+)
 from koi.core.status import Corrections
 
 Effect = Union[RunScript, EndScript, KillAll, Tell, Log, Become]
@@ -76,6 +87,20 @@ class Facts:
     retry_at: Optional[float] = None
     """When a promote that waits for a lease looks again."""
     corrections: Corrections = ()
+    frozen: bool = False
+    """Maintenance: no script is begun (frozen.py)."""
+    guarded: bool = True
+    """False: taken over in maintenance, and no lease was seen yet."""
+    check_first: bool = False
+    """Maintenance is over: `status` comes before all else."""
+    postponed: Optional[tuple[str, str]] = None
+    """The script that was due in maintenance, and why."""
+    program_gone: bool = False
+    """The `run` program has ended in maintenance."""
+    restarting: bool = False
+    """It is stopped to be started again."""
+    restarts: tuple[float, ...] = ()
+    """When it was last started again after a failure, instead of failing the node."""
     told: Optional[ServiceState] = None
     _effects: tuple[Effect, ...] = ()
 
@@ -84,7 +109,7 @@ class Facts:
         """What is wanted: the last order's goal; a service that recovers while it fails is stopped first."""
         if self.asked is None:
             return None
-        return GOAL_STOPPED if self.recovering and self.state == FAILING else self.asked.goal
+        return GOAL_STOPPED if self.restarting or (self.recovering and self.state == FAILING) else self.asked.goal
 
     @property
     def settled(self) -> bool:
@@ -98,6 +123,21 @@ class Facts:
         info = ServiceInfo(s.name, s.priority, self.state, action, self.failed, s.pid, self.last)
         return ServiceState(info, self.promoted, self.stuck, self.live, self.clean, self.demote_seconds)
 
+    def _why(self) -> str:
+        order = self.asked
+        if self.restarting:
+            return "it is stopped and started again"
+        if not self.clean:
+            return "it is not known what was left running"
+        if self.forced:
+            return "the lease has ended and the runner has not demoted it"
+        if order is None:
+            return "no order has come"
+        if order.failed_service is not None:
+            return f"service {order.failed_service} of this node has failed"
+        epoch = f", epoch {order.epoch}" if order.goal == GOAL_PROMOTED and order.epoch is not None else ""
+        return f"it is to be {order.goal}{epoch}"
+
     def become(self, state: str, why: str) -> None:
         """The one place where the state changes. AssertionError: states.TRANSITIONS lacks it, a fault of ours."""
         if state == self.state:
@@ -109,7 +149,7 @@ class Facts:
             self.live = False
 
     def _fail(self, action: str, exit: Optional[int], seconds: float, line: str, what: str) -> None:
-        self.failed = True
+        self.failed, self.restarting = True, False
         self._log(ERROR, f"{self.settings.name} has failed: {what}{': ' + line if line else ''}")
         self._effects += (Tell("runner", Failure(self.settings.name, action, exit, seconds, line, what)),)
 

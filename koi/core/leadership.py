@@ -59,7 +59,9 @@ class Leadership:
         if last is not None and ack.number < last.ack.number:
             return False
         self.acks[sender] = Heard(ack, now)
-        return last is None or (last.ack.version, last.ack.free) != (ack.version, ack.free) or ack.free is not None
+        if last is None or ack.free is not None:
+            return True
+        return (last.ack.version, last.ack.free, last.ack.lost) != (ack.version, ack.free, ack.lost)
 
     def committed(self) -> bool:
         """Whether any majority of electors accepted exactly this version (rule 4.5)."""
@@ -83,6 +85,12 @@ class Leadership:
         young = now - self.timing.leader_timeout
         others = sum(1 for heard in self.acks.values() if heard.at >= young and heard.ack.free == epoch)
         return others + (own_free == epoch)
+
+    def lost_by(self, epoch: int, own: Optional[int], now: float) -> int:
+        """How many electors have not heard the epoch's master for M, in Acks younger than E (rule 9.5)."""
+        young = now - self.timing.leader_timeout
+        others = sum(1 for heard in self.acks.values() if heard.at >= young and heard.ack.lost == epoch)
+        return others + (own == epoch)
 
     def spoke(self, number: int, now: float) -> bool:
         """Whether the heartbeat of this number was sent less than E ago (rule 3.6)."""

@@ -134,6 +134,11 @@ class Lease:
                 return version
         return None
 
+    def is_ending(self, epoch: int) -> bool:
+        """Whether a majority of latest answers say that the hold is ending and name this node master of the epoch."""
+        told = sum(1 for w in self.words.values() if w.hold == ENDING and w.epoch == epoch and w.master == self.name)
+        return told >= self.majority
+
     def frozen(self) -> Optional[bool]:
         """Whether the electors say that the cluster is in maintenance; None when none that is not blank has answered."""
         words = [w for w in self.words.values() if not w.blank]

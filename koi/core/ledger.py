@@ -43,6 +43,8 @@ class Acceptor:
         self.pending: Optional[tuple[Version, Ledger]] = None
         self.accepted_at: Optional[float] = None
         """When the present (epoch, master) was accepted by this process; None: before it started."""
+        self.heard_at = now
+        """When the present master reported last; when it was accepted, or this process began, if it has not."""
         self.guards: dict[Optional[str], float] = {}
         """For the present (epoch, master): boot -> when its guard is down."""
         if blind and record.ledger.master is not None:
@@ -95,7 +97,7 @@ class Acceptor:
         self.pending = None
         if not same_master(ledger, was):
             self.guards = {}
-            self.accepted_at = now
+            self.accepted_at = self.heard_at = now
         elif was.hold is not None and ledger.hold is None:
             self._restart_guards(now)
         elif was.hold is None and ledger.hold is not None:
@@ -149,6 +151,16 @@ class Acceptor:
         if ends is None:
             return None if self._frozen() and self.guards else young_until
         return max(ends, young_until)
+
+    def heard(self, report: Report, now: float) -> None:
+        """A report has come; the master's says that it is not lost."""
+        if report.name == self.record.ledger.master:
+            self.heard_at = now
+
+    def lost(self, now: float) -> Optional[int]:
+        """The epoch whose master has not reported for M: no lease of it runs by this elector's word (rule 9.5)."""
+        ledger = self.record.ledger
+        return ledger.epoch if ledger.master is not None and now > self.heard_at + self.timing.lease else None
 
     def heard_renounce(self, report: Report) -> None:
         """A boot that renounced the epoch, itself or through its successor, needs no guard (rule 5.5)."""

@@ -1,7 +1,7 @@
 """Everything that is said: datagrams between nodes and messages on the pipes inside a node.
 
 Frozen plain data. Times are seconds and ages, never points in time, for no two nodes share a clock.
-PROTOCOL.md sections 3 to 5 say what each datagram is for. A version is (term, n).
+PROTOCOL.md sections 3 to 5 say what each datagram is for. A version is (term, n). pipe.py has more for the pipes.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Ledger:
     fenced: Optional[Fenced] = None
     recent: tuple[str, ...] = ()
     reason: str = ""
+    fencing: Optional[Fenced] = None  # the order to fence this one (rule 9.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Ack:
     free: Optional[int]
     config: str = ""
     warnings: tuple[str, ...] = ()
+    lost: Optional[int] = None  # the epoch whose master has not reported for M
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class Report:
     recovers_in: Optional[float] = None
     stuck: bool = False
     stopped: bool = False
-    acknowledged: Optional[Version] = None  # the ledger under which its lease runs again after a hold (rule 9.1)
+    acknowledged: Optional[Version] = None  # the ledger under which its lease runs again after a hold (9.1)
     last_failure: Optional[str] = None
     port: int = 0
     release: str = ""
@@ -188,6 +190,7 @@ class Report:
     digest: str = ""
     services: Optional[tuple[ServiceInfo, ...]] = None  # None when the elector knows the list of this digest
     warnings: tuple[str, ...] = ()
+    frozen: bool = False  # it gives no orders, for there is maintenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +277,7 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The runner's wish for one service: reach `goal`; a worker may get the same one twice.
+    """The runner's wish for one service: reach `goal`. The same one may come twice.
 
     `goal`: "stopped", "started" or "promoted". `epoch`, `master` and the node's `state` go into the scripts' environment.
     `failed_service`, while the node has failed: `failed` is run once before `stop`. `recover` forgets the service's failure.
@@ -287,6 +290,7 @@ class Order:
     state: str
     failed_service: Optional[str] = None
     recover: bool = False
+    retired: bool = False  # its folder has vanished: what of its scripts is gone counts as done
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,14 +298,10 @@ class ServiceState:
     """A worker's word of its service, at each change."""
 
     info: ServiceInfo
-    promoted: bool
-    """It may be active: promote was begun and neither demote nor stop has succeeded since."""
-    stuck: bool = False
-    """Demote and stop both failed: it may still be active and nothing more is tried."""
-    live: bool = False
-    """Its status says: running, but not ready to be promoted."""
-    clean: bool = True
-    """False while what a dead tree left has not been demoted and stopped."""
+    promoted: bool  # it may be active: promote was begun and neither demote nor stop has succeeded since
+    stuck: bool = False  # demote and stop both failed: it may still be active and nothing more is tried
+    live: bool = False  # its status says: running, but not ready to be promoted
+    clean: bool = True  # False while what a dead tree left has not been demoted and stopped
     demote_seconds: Optional[float] = None
 
 
@@ -314,8 +314,7 @@ class Failure:
     exit: Optional[int]
     seconds: float
     line: str
-    what: str
-    """For people: "promote exited 1", "start outlived its timeout of 360 s"."""
+    what: str  # for people: "promote exited 1", "start outlived its timeout of 360 s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,17 +324,19 @@ class Held:
     boot: str
     holding: Optional[int]
     renounced: Optional[int]
+    maintenance: Optional[bool] = None  # None: the runner does not know yet
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCommand:
-    """start, stop or recover for this node, from a client through the elector."""
+    """start, stop, recover, or restart of one service of this node, from a client through the elector."""
 
     id: str
     verb: str
     force: bool = False
     reason: str = ""
     origin: str = ""
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +372,8 @@ class Stop:
 class Stopped:
     """The runner has demoted, renounced and stopped everything after Stop."""
 
+    detached: bool = False  # in maintenance: the services are left as they are, for the next koinode to take over
+
 
 @dataclass(frozen=True, slots=True)
 class FailuresQuery:
@@ -392,9 +395,10 @@ class Heritage:
     """What root hands to a new runner of what its predecessors held (rule 6.5)."""
 
     lineage: tuple[str, ...] = ()
-    holding: Optional[int] = None
-    """Held by a runner of this same living tree: its workers go on, the successor takes the epoch over."""
+    holding: Optional[int] = None  # by a runner of this same living tree: the successor takes the epoch over
     renounced: Optional[int] = None
     lease_end: Optional[float] = None
     unclean: bool = False
-    """A dead tree left services behind: they are demoted and stopped before the first report."""
+    """A dead tree left services behind: they are demoted and stopped before anything is claimed."""
+    detached: Optional[int] = None
+    """Held in maintenance by a tree that is gone: held on if maintenance is still on, else renounced once all is demoted."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from koi.core.effects import Become, Tell
 from koi.core.messages import Order, ServiceState
 from koi.core.ordering import ENDED, PROMOTED, STARTED, STOPPED, demoted, downward, reached, upward
+from koi.core.pipe import Freeze
 
 if TYPE_CHECKING:
     from koi.core.runner import RunnerSettings
@@ -37,6 +38,13 @@ class Node:
         self.stopped, self.stopping = settings.stopped, False
         self.failed = ""
         """The service that made the node fail."""
+        self.retired: dict[str, Optional[int]] = {}
+        """Services whose folder has vanished, which are being stopped, with their priorities."""
+        self.disabled: set[str] = set()
+        """Services that are not to be started."""
+        self.detaching = False
+        """koinode ends in maintenance and leaves its services as they are."""
+        self.told_freeze: dict[str, bool] = {}
         self.maintenance: Optional[bool] = None
         """None: not known yet (rule 6.5)."""
         self.out: list[Any] = []
@@ -47,6 +55,9 @@ class Node:
     # --- what the services said ---
 
     def _heard_from(self, state: ServiceState) -> None:
+        known = self.services.get(state.info.name)
+        if known is None or known.info.pid != state.info.pid:
+            self.forget_orders(state.info.name)
         self.services[state.info.name] = state
         if not state.info.failed:
             self.recovering.discard(state.info.name)
@@ -57,7 +68,8 @@ class Node:
         self.ordered = None
         services = self.services
         self.levels = {level: self._all_reached(level) for level in (STOPPED, STARTED, PROMOTED)}
-        self.all_demoted = all(demoted(services.get(name)) for name in self.priorities)
+        self.all_demoted = all(demoted(services.get(name)) for name in (*self.priorities, *self.retired))
+        self.knows_all = all(name in services for name in self.priorities)
         self.known_demoted = all(demoted(state) for state in services.values())
         self.live = next((name for name, state in services.items() if state.live), "")
         self.is_stuck = any(state.stuck and state.promoted for state in services.values())
@@ -81,9 +93,12 @@ class Node:
         """What keeps the node from being a backup, in words."""
         if self.live:
             return f"{self.live} says: running, but not ready to be promoted"
-        words = [f"{name} is {self.services[name].info.state}" for name in self.priorities if name in self.services
+        words = [f"{name} is {self._word(name)}" for name in self.priorities if name in self.services
                  and not reached(self.services[name], STARTED)]
         return ", ".join(words) or "workers have not reported yet"
+
+    def _word(self, name: str) -> str:
+        return "disabled" if name in self.disabled else self.services[name].info.state
 
     # --- orders ---
 
@@ -96,7 +111,7 @@ class Node:
         return STARTED
 
     def _give_orders(self, master: Optional[str]) -> None:
-        if self.maintenance is None or (self.maintenance and not self.stopping):
+        if self.maintenance is None or self._is_frozen:
             return
         level = self.level()
         situation = (level, self.holding, master, self.state, self.failed, frozenset(self.recovering))
@@ -110,14 +125,34 @@ class Node:
         elif level == STARTED and not self.known_demoted:
             self._order(downward(self.priorities, self.services, STARTED), STARTED, master)
         else:
-            self._order(upward(self.priorities, self.services, level), level, master)
+            wanted = {name: p for name, p in self.priorities.items() if name not in self.disabled}
+            self._order(upward(wanted, self.services, level), level, master)
+            self._order([name for name in self.priorities if name in self.disabled], STOPPED, master)
+        self._order(list(self.retired), STOPPED, master)
+
+    @property
+    def _is_frozen(self) -> bool:
+        """Whether no order is given: maintenance, unless koinode ends under a lease that runs."""
+        return bool(self.maintenance) and not (self.stopping and not self.detaching)
+
+    def _tell_freeze(self) -> None:
+        """Each worker hears whether there is maintenance; before that it runs nothing that it has not begun (rule 6.5)."""
+        if self.maintenance is None:
+            return
+        for name in self.services:
+            if self.told_freeze.get(name) != self._is_frozen:
+                self.told_freeze[name] = self._is_frozen
+                self.out.append(Tell(f"service:{name}", Freeze(self._is_frozen)))
 
     def _order(self, names: list[str], goal: str, master: Optional[str]) -> None:
         for name in names:
             state = self.services.get(name)
-            if state is None or (goal == STARTED and self.letting_go and demoted(state)):
+            idle = goal == STARTED and bool(self.letting_go) and name not in self.recovering
+            if state is None or (idle and demoted(state)):
                 continue
-            order = Order(name, goal, self.holding, master, self.state, self.failed or None, name in self.recovering)
+            retired = name in self.retired
+            recover = name in self.recovering or (retired and state.info.failed)
+            order = Order(name, goal, self.holding, master, self.state, self.failed or None, recover, retired)
             if order != self.orders.get(name):
                 self.orders[name] = order
                 self.out.append(Tell(f"service:{name}", order))
@@ -125,6 +160,7 @@ class Node:
     def forget_orders(self, name: str) -> None:
         """The worker of this service is a new one: it has to be told again."""
         self.orders.pop(name, None)
+        self.told_freeze.pop(name, None)
         self.ordered = None
 
     # --- what the node is ---

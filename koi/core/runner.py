@@ -13,14 +13,13 @@ from typing import Any, Optional, Union
 from koi.core import effects
 from koi.core.effects import Log, Remember, SetLease, Tell
 from koi.core.lease import UNLIMITED, Lease
-from koi.core.messages import Failure, Held, Heritage, NodeCommand, NodeResult, ServiceState, State, Stopped, Version, Vouch
-from koi.core.node import Node
+from koi.core.messages import Failure, Held, Heritage, NodeCommand, ServiceState, State, Stopped, Version, Vouch
 from koi.core.ordering import STARTED
 from koi.core.recovery import Recovery
 from koi.core.reporting import Reporter
 from koi.core.timing import Timing
+from koi.core.upkeep import Upkept
 
-MAX_COMMANDS = 16
 HOLD_WAIT_BEATS = 3
 """How many H a starting runner waits for an elector's word whether there is maintenance (rule 6.5)."""
 
@@ -45,7 +44,7 @@ class RunnerSettings:
     """The state folder says that there was maintenance."""
 
 
-class Runner(Node):
+class Runner(Upkept):
     """The machine of one runner. Times are seconds of CLOCK_BOOTTIME."""
 
     def __init__(
@@ -59,6 +58,10 @@ class Runner(Node):
         self.renounced = heritage.renounced
         self.left = heritage.unclean
         """A dead tree left services that are not all demoted and stopped yet: nothing is claimed until then (rule 6.5)."""
+        self.detached = heritage.detached
+        """Held in maintenance by a koinode that is gone; taken up again, or given up, once it is known whether it is still on."""
+        self.awaits_lease = False
+        """It holds what a detached tree held, and has no lease for it yet."""
         self.lease_end = heritage.lease_end if heritage.holding is not None else None
         self.unlimited = self.lease_end == UNLIMITED
         self.told_lease: Optional[float] = None
@@ -74,6 +77,7 @@ class Runner(Node):
         self.root_lost = False
         """Root has not spoken for M: no lease is renewed (rule 6.6)."""
         self.commands: list[NodeCommand] = []
+        self.went_down: set[str] = set()
         self.watchdog_trouble = ""
 
     # --- events ---
@@ -95,9 +99,10 @@ class Runner(Node):
 
     def service(self, state: ServiceState, now: float) -> list[Any]:
         """A worker's word of its service."""
-        if state.info.name in self.priorities:
+        if state.info.name in self.priorities or state.info.name in self.retired:
             self._heard_from(state)
             self._watch_demote(state)
+            self._watch_restarts(state)
         return self._settle(now)
 
     def failure(self, failure: Failure, now: float) -> list[Any]:
@@ -106,16 +111,12 @@ class Runner(Node):
         return self._settle(now)
 
     def command(self, command: NodeCommand, now: float) -> list[Any]:
-        """start, stop or recover; NodeResult follows when the effect is there."""
-        if len(self.commands) >= MAX_COMMANDS:
-            return [Tell("elector", NodeResult(command.id, False, "too many commands wait on this node; try again later"))]
-        if command.id not in [c.id for c in self.commands]:
-            self.commands.append(command)
-            {"start": self._start, "stop": self._stop, "recover": self._recover}[command.verb](now)
+        """start, stop, recover, restart; NodeResult follows when the effect is there."""
+        self._take(command, now)
         return self._settle(now)
 
     def stop(self, now: float) -> list[Any]:
-        """Orderly end: demote, renounce, stop; Stopped to root at the end."""
+        """Orderly end: demote, renounce, stop; Stopped to root at the end. In maintenance all is left as it is."""
         self.stopping = True
         return self._settle(now)
 
@@ -131,8 +132,8 @@ class Runner(Node):
         """When handle_timer wants to be called, in seconds."""
         first = UNLIMITED if self.root_lost else min(self.reporter.due, self.root_seen_at + self.timing.lease)
         times = (
-            self.recover_at,
-            self.lease_end if self.holding is not None and not self.letting_go else None,
+            self.recover_at if self._may_recover() else None,
+            self.lease_end if self.holding is not None and not self.letting_go and not self.unlimited else None,
             self.lease.hears_until(self.timing.lease) if self.reporter.hearing else None,
             self.hold_wait_until if self.maintenance is None else None,
         )
@@ -147,13 +148,16 @@ class Runner(Node):
         self.root_lost = now >= self.root_seen_at + self.timing.lease
         self.left = self.left and not (self.all_demoted and not self.unclean)
         self._learn_hold(now)
+        self.detaching = self._may_detach()
         self._judge_services(now)
         self._count_lease(now)
         self._find_reason_to_let_go(now)
         self._renounce_if_demoted(now)
         self._begin_if_vouched(now)
         self._recover_if_due(now)
+        self._tell_freeze()
         self._give_orders(self._master())
+        self._let_retired_go()
         self._name_state()
         self._answer_commands()
         self._tell_stopped()
@@ -171,19 +175,38 @@ class Runner(Node):
             return
         if self.maintenance is not None or frozen != self.settings.maintenance:
             self.out.append(Remember(self.stopped, frozen))
+        if self.maintenance is None and self.left:
+            self._take_up(frozen)
         self.maintenance = frozen
+        self._tell_held()
+
+    def _take_up(self, frozen: bool) -> None:
+        """What a dead or detached tree left stays as it is in maintenance; else it counts as given up once it is demoted."""
+        detached, self.detached = self.detached, None
+        if frozen:
+            self.left, self.holding, self.awaits_lease = False, detached, detached is not None
+        elif detached is not None and (self.renounced is None or detached > self.renounced):
+            self.renounced = detached
+
+    def _may_detach(self) -> bool:
+        """Whether koinode may end and leave its services as they are: the electors' guards wait for it, or it holds nothing."""
+        return self.stopping and self.maintenance is True and (self.holding is None or self.unlimited or self.awaits_lease)
+
+    def _tell_held(self) -> None:
+        self.out.append(Tell("root", Held(self.settings.boot, self.holding, self.renounced, self.maintenance)))
 
     def _judge_services(self, now: float) -> None:
         """A failing service fails its node."""
         bad = [name for name, s in self.services.items() if s.info.failed and name not in self.recovering]
         if bad and not self.failed:
-            self.failed = bad[0]
-            self.failed_at = now
-            self.recover_delay = self.recovery.failed(now)
-            self.recover_at = None
-            self.recovering.clear()
-            if self.recovery.flapping(now):
-                self._warn("the node is flapping: it failed three times within an hour; see 'koi failures'")
+            self._fail_node(bad[0], now)
+
+    def _fail_node(self, service: str, now: float) -> None:
+        self.failed, self.failed_at = service, now
+        self.recover_delay, self.recover_at = self.recovery.failed(now), None
+        self.recovering.clear()
+        if self.recovery.flapping(now):
+            self._warn("the node is flapping: it failed three times within an hour; see 'koi failures'")
 
     def _count_lease(self, now: float) -> None:
         """Rule 6.1; section 7 for the hold."""
@@ -197,6 +220,7 @@ class Runner(Node):
             self.lease_end = None
         if ends is not None and not self.root_lost:
             self.lease_end = ends if self.lease_end is None else max(ends, self.lease_end)
+        self.awaits_lease = self.awaits_lease and not self.unlimited and self.lease_end is None
         self._set_lease(UNLIMITED if self.unlimited else self.lease_end)
         self.acknowledged = self.lease.ending(self.holding, now) or self.acknowledged
 
@@ -215,9 +239,9 @@ class Runner(Node):
 
     def _reason_to_let_go(self, epoch: int, now: float) -> str:
         offer = self.lease.offered(now)
-        if self.stopping:
+        if self.stopping and not self.detaching:
             return "koinode stops"
-        if self.unlimited:
+        if self.unlimited or (self.maintenance and self.awaits_lease):
             return ""
         if self.failed:
             return f"service {self.failed} failed"
@@ -228,7 +252,8 @@ class Runner(Node):
         if self.lease.yielding(epoch):
             return "a majority of electors says yield"
         if self.lease_end is None or now >= self.lease_end:
-            return f"the lease has ended: {self.lease.hears(now, self.timing.lease)} of {len(self.settings.electors)} electors answer"
+            electors = len(self.settings.electors)
+            return f"the lease has ended: no majority of the {electors} electors stood for it in the last {self.timing.lease:g} s"
         if offer is not None and offer[0] > epoch:
             return f"epoch {offer[0]} follows"
         return ""
@@ -251,7 +276,7 @@ class Runner(Node):
         self._set_lease(None)
         if epoch is not None and (self.renounced is None or epoch > self.renounced):
             self.renounced = epoch
-        self.out.append(Tell("root", Held(self.settings.boot, self.holding, self.renounced)))
+        self._tell_held()
 
     def _renounce_unheld(self) -> None:
         """Told to yield and holding nothing, it renounces at once, unless something of it may still be active."""
@@ -261,7 +286,7 @@ class Runner(Node):
         if self.is_stuck:
             return
         above = self.renounced is None or newest.epoch > self.renounced
-        if above and self.lease.yielding(newest.epoch):
+        if above and (self.lease.yielding(newest.epoch) or (self.knows_all and self.lease.is_ending(newest.epoch))):
             self._renounce(newest.epoch)
 
     def _begin_if_vouched(self, now: float) -> None:
@@ -274,11 +299,14 @@ class Runner(Node):
         self.holding, self.lease_end = offer
         self.acknowledged = None
         self._set_lease(self.lease_end)
-        self.out.append(Tell("root", Held(self.settings.boot, self.holding, self.renounced)))
+        self._tell_held()
         self.out.append(Log(effects.INFO, f"begins epoch {self.holding}"))
 
+    def _may_recover(self) -> bool:
+        return bool(self.failed) and self._all_ended() and not self.maintenance
+
     def _recover_if_due(self, now: float) -> None:
-        if not self.failed or not self._all_ended() or self.maintenance:
+        if not self._may_recover():
             return
         if self.recover_at is None and self.recover_delay is not None:
             self.recover_at = now + self.recover_delay
@@ -287,9 +315,10 @@ class Runner(Node):
             self.failed, self.recover_at, self.recover_delay = "", None, None
 
     def _tell_stopped(self) -> None:
-        if self.stopping and not self.told_stopped and self._all_ended() and (self.holding is None or self.stuck()):
+        ended = self._all_ended() and (self.holding is None or self.stuck())
+        if self.stopping and not self.told_stopped and (ended or self.detaching):
             self.told_stopped = True
-            self.out.append(Tell("root", Stopped()))
+            self.out.append(Tell("root", Stopped(self.detaching)))
 
     # --- what the node is ---
 
@@ -336,39 +365,3 @@ class Runner(Node):
     def _warn(self, text: str) -> None:
         if self.reporter.warn(text):
             self.out.append(Log(effects.WARNING, text))
-
-    # --- commands ---
-
-    def _start(self, now: float) -> None:
-        if self.stopped:
-            self.stopped = False
-            self.out.append(Remember(False, bool(self.maintenance)))
-
-    def _stop(self, now: float) -> None:
-        if not self.stopped:
-            self.stopped = True
-            self.out.append(Remember(True, bool(self.maintenance)))
-
-    def _recover(self, now: float) -> None:
-        self.recovery.forget()
-        if self.failed:
-            self.recover_at = now
-
-    def _answer_commands(self) -> None:
-        for command in list(self.commands):
-            result = self._result(command)
-            if result is not None:
-                self.commands.remove(command)
-                self.out.append(Tell("elector", result))
-
-    def _result(self, command: NodeCommand) -> Optional[NodeResult]:
-        name = self.settings.name
-        if command.verb == "stop":
-            return NodeResult(command.id, True, f"{name} is stopped") if self._all_ended() and self.holding is None else None
-        if self.state in ("Backup", "Master"):
-            return NodeResult(command.id, True, f"{name} is {self.state}")
-        if self.stopped and command.verb == "recover":
-            return NodeResult(command.id, True, f"failures of {name} are forgotten; it is stopped by hand, 'koi start {name}' starts it")
-        if self.failed and self.recover_at is None and self._all_ended():
-            return NodeResult(command.id, False, f"{name} failed again ({self.last_failure}); see 'koi failures'")
-        return None

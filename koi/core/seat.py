@@ -27,6 +27,8 @@ class Seat:
     preempt: bool = True
     config: str = ""
     """Digest of what must be equal on all nodes."""
+    fence: bool = False
+    """Whether there is a fence command (rule 9.5)."""
 
     @cached_property
     def others(self) -> tuple[str, ...]:

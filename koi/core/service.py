@@ -19,9 +19,10 @@ from __future__ import annotations
 from typing import Callable, Mapping, Optional
 
 from koi.core import status
-from koi.core.deadman import Watched, running
-from koi.core.effects import CRITICAL, WARNING, EndScript, KillAll, Tell
+from koi.core.deadman import running
+from koi.core.effects import CRITICAL, INFO, WARNING, EndScript, KillAll, Tell
 from koi.core.facts import Effect, Lease, Result
+from koi.core.mending import Mending
 from koi.core.messages import Last, Order, ServiceState
 from koi.core.states import (
     DEMOTE,
@@ -39,6 +40,7 @@ from koi.core.states import (
     PROMOTED,
     PROMOTING,
     QUIET,
+    RUN,
     SELF_FENCE,
     START,
     STARTED,
@@ -55,7 +57,7 @@ RETRY_PART = 0.25
 """A promote that waits for a lease looks again after this part of the grace."""
 
 
-class Service(Watched):
+class Service(Mending):
     """One service and what comes next for it."""
 
     __slots__ = ()
@@ -115,17 +117,44 @@ class Service(Watched):
                 self._cut_short(result)
             elif not early and (self.state, action) in ENDINGS:
                 ENDINGS[self.state, action](self, result, now, lease)
+            self._checked(action)
             if action == STATUS:
                 self._plan_status(now)
         return self._react(now, lease)
 
-    def program_ended(self, exit: int, line: str, now: float, lease: Lease) -> list[Effect]:
-        """The `run` program has ended although nobody stopped it: a failure at once. `exit` as of a script."""
-        if self.state in QUIET:
-            self._fail("run", exit, 0.0, line, outcome("run", exit, 0.0))
-            self.become(FAILING, "its program has ended")
+    def program_ended(
+        self, exit: int, line: str, now: float, lease: Lease, name: str = RUN, seconds: float = 0.0,
+    ) -> list[Effect]:
+        """The `run` program, or `watch`, has ended although nobody stopped it: a failure at once. `exit` as of a script."""
+        result = Result(name, exit, seconds, line)
+        if self.frozen:
+            self._note_program_gone(name, exit)
+        elif self.state in QUIET:
+            self._fails(result, outcome(name, exit, 0.0), now)
+        elif self.state in (STARTING, PROMOTING) and self._starts_again(result, outcome(name, exit, 0.0), now):
+            pass
         elif self.state in (STARTING, PROMOTING, DEMOTING) and not self.failed:
-            self._fail("run", exit, 0.0, line, outcome("run", exit, 0.0))
+            self._fail(name, exit, seconds, line, outcome(name, exit, 0.0))
+        return self._react(now, lease)
+
+    def freeze(self, on: bool, now: float, lease: Lease) -> list[Effect]:
+        """Maintenance begins, or is over."""
+        if on != self.frozen:
+            self.frozen = on
+            if not on:
+                self._thaw(now)
+        return self._react(now, lease)
+
+    def restart(self, why: str, now: float, lease: Lease) -> list[Effect]:
+        """An administrator's wish: stopped, started again, and promoted again if it was."""
+        if self.state in (STARTING, STARTED, PROMOTING, PROMOTED) and not self.failed and not self.frozen:
+            self.restarting = True
+            self._log(INFO, f"{self.settings.name} is stopped and started again: {why}")
+        return self._react(now, lease)
+
+    def resettle(self, now: float, lease: Lease) -> list[Effect]:
+        """The settings were changed: `status` may have appeared or vanished."""
+        self._plan_status(now)
         return self._react(now, lease)
 
     def handle_timer(self, now: float, lease: Lease) -> list[Effect]:
@@ -140,7 +169,7 @@ class Service(Watched):
     def deadline(self, now: float, lease: Lease) -> Optional[float]:
         """When `handle_timer` is due next: once per lease while promoted, else only for status."""
         looks = [self._next_look(now, lease)]
-        if self.begun and self.action is None and self.clean:
+        if self.begun and self.action is None and self.clean and not self.frozen:
             if self.state in QUIET:
                 looks.append(self.status_at)
             looks.append(self.retry_at)
@@ -150,7 +179,8 @@ class Service(Watched):
 
     def _react(self, now: float, lease: Lease) -> list[Effect]:
         self._watch(now, lease)
-        if self.begun:
+        self.begun = self.begun or (self.frozen and self.forced)
+        if self.begun and (not self.frozen or self._must_let_go):
             self._settle()
             self._drive(now, lease)
             self._plan_retry(now)
@@ -162,7 +192,12 @@ class Service(Watched):
         """Run the script that is due; end the one that stands in its way."""
         due = self._due(now, lease)
         if self.action is None:
-            if due is not None:
+            postponed, self.postponed = self.postponed, None
+            if postponed is not None and self.state != FAILED:
+                self._begin(*postponed)
+            elif self._checks:
+                self._begin(STATUS, "")
+            elif due is not None:
                 self._begin(due, self._why())
             elif self._status_due(now):
                 self._begin(STATUS, "")
@@ -197,6 +232,7 @@ class Service(Watched):
         """Steps without a script: a failing service that is down is Failed; a Failed one that is recovered is Stopped."""
         if self.action is not None:
             return
+        self.restarting = self.restarting and not self.failed and self.state not in (STOPPED, FAILED)
         down = not self.up and not self.promoted
         if self.state == FAILING and self.goal == GOAL_STOPPED and down and not self._failed_script():
             self.become(FAILED, "it is stopped")
@@ -215,7 +251,7 @@ class Service(Watched):
             return self.failed or self.forced or self.goal == GOAL_STOPPED
         if self.action == PROMOTE:
             return self.failed or self.lost_at is not None or self.goal in NOT_PROMOTED
-        return self.action == STATUS and due is not None
+        return self.action == STATUS and due is not None and not self._checks
 
     def _status_due(self, now: float) -> bool:
         return self.status_at is not None and now >= self.status_at and self.state in QUIET
@@ -231,23 +267,13 @@ class Service(Watched):
         elif self.retry_at is None or now >= self.retry_at:
             self.retry_at = now + RETRY_PART * self.settings.grace
 
-    def _why(self) -> str:
-        order = self.asked
-        if not self.clean:
-            return "it is not known what was left running"
-        if self.forced:
-            return "the lease has ended and the runner has not demoted it"
-        if order is None:
-            return "no order has come"
-        if order.failed_service is not None:
-            return f"service {order.failed_service} of this node has failed"
-        epoch = f", epoch {order.epoch}" if order.goal == GOAL_PROMOTED and order.epoch is not None else ""
-        return f"it is to be {order.goal}{epoch}"
-
     # --- scripts ----------------------------------------------------------------------------
 
     def _begin(self, action: str, why: str) -> None:
         """Begin a script; the runner, and so root, hears of it before it runs."""
+        if not self._may_act:
+            self._postpone(action, why)
+            return
         if action in DURING and self.state != FAILED:
             self.become(DURING[action], why)
         if action == START:
@@ -280,11 +306,11 @@ class Service(Watched):
             self._plan_status(now)
             self.become(STARTED, "start succeeded")
         else:
-            self._failure(result)
+            self._failure(result, now)
 
     def _promote_ended(self, result: Result, now: float, lease: Lease) -> None:
         if not result.ok:
-            self._failure(result)
+            self._failure(result, now)
         elif not running(lease, now):  # rule 7: checked again after promote
             self._begin(DEMOTE, "the lease ended while promote ran")
         else:
@@ -349,33 +375,12 @@ class Service(Watched):
 
     def _status_ended(self, result: Result, now: float, lease: Lease) -> None:
         if result.exit not in status.MEANINGFUL:
-            self._failure(result)
+            self._failure(result, now)
             return
         finding = status.found(self.state, result.exit)
         if finding is not None:
             self._correct(finding, result, now)
         self.live = result.exit == status.LIVE
-
-    def _correct(self, finding: status.Finding, result: Result, now: float) -> None:
-        """What status finds is the truth; put right more than three times in a minute it is a failure."""
-        self.promoted = finding.state == PROMOTED
-        self.corrections = status.noted(self.corrections, now)
-        if status.too_many(self.corrections):
-            what = f"{finding.why}, {len(self.corrections)} times within {status.CORRECTIONS_S:g} s"
-            self._fail(STATUS, result.exit, result.seconds, result.line, what)
-            self.become(FAILING, what)
-            return
-        self.up = finding.state != STOPPED
-        self._log(WARNING, f"{self.settings.name} was {self.state}, but {finding.why}; it is put right")
-        self.become(finding.state, finding.why)
-
-    # --- failures ---------------------------------------------------------------------------
-
-    def _failure(self, result: Result) -> None:
-        """A script failed: the service waits for the runner, which demotes and stops the node in its order."""
-        what = outcome(result.action, result.exit, self.settings.timeout(result.action))
-        self._fail(result.action, result.exit, result.seconds, result.line, what)
-        self.become(FAILING, what)
 
 
 ENDINGS: Mapping[tuple[str, str], Callable[[Service, Result, float, Lease], None]] = {

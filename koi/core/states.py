@@ -18,6 +18,8 @@ STATES = (STOPPED, STARTING, STARTED, PROMOTING, PROMOTED, DEMOTING, STOPPING, F
 
 START, STOP, PROMOTE, DEMOTE, STATUS = "start", "stop", "promote", "demote", "status"
 FAILED_SCRIPT = "failed"
+RUN, WATCH = "run", "watch"
+"""The programs of a service; they are no actions."""
 SELF_FENCE = "self_fence"
 """Not a script of the service: the node's `self_fence` command, run beside all else."""
 
@@ -84,6 +86,10 @@ class Settings:
     demote_timeout: float = 30.0
     failed_timeout: float = 20.0
     self_fence_timeout: float = 60.0
+    restarts: int = 0
+    """How often it is started again by itself before its node fails."""
+    restarts_reset: float = 1800.0
+    """A restart this many seconds ago counts no more."""
     environment: tuple[tuple[str, str], ...] = ()
     """The service's own variables; they do not replace those of Koi."""
 

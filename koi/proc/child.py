@@ -22,6 +22,7 @@ from koi.errors import KoiError
 from koi.proc.cell import LeaseCell
 from koi.proc.link import Link, loads
 from koi.proc.loop import Loop, disregard, now
+from koi.proc.reload import Reconfigured
 
 ROOT, ELECTOR, RUNNER, SERVICE = "root", "elector", "runner", "service"
 """The kinds of processes; the address of a worker is "service:NAME"."""
@@ -76,7 +77,9 @@ class Context:
     unclean: bool = False
     """A dead tree left services that have not been demoted and stopped yet; for a worker: its own service."""
     last: Optional[ServiceState] = None
-    """A replaced worker: the last that its predecessor said of its service."""
+    """A replaced worker, or one that takes over in maintenance: the last that its predecessor said of its service."""
+    frozen: Optional[bool] = None
+    """For a worker: whether there is maintenance; None: its runner will say."""
     release: str = __version__
     _message: Optional[Callable[[Any], None]] = None
     _end: Optional[Callable[[], None]] = None
@@ -144,8 +147,17 @@ class Context:
         if isinstance(message, Ping):
             self._seen = max(self._seen, message.number / NANO)
             self.link.send(ROOT, Pong(self.name, message.number))
-        elif self._message is not None:
+            return
+        if isinstance(message, Reconfigured):
+            self._reconfigured(message.config)
+        if self._message is not None:
             self._message(message)
+
+    def _reconfigured(self, config: Any) -> None:
+        """What every process takes over by itself; its main function sees the message too."""
+        self.config = config
+        log.hide(config.cluster.password)
+        log.set_level(config.node.loglevel)
 
     def _ended(self) -> None:
         if self._end is None:

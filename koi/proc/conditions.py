@@ -42,6 +42,11 @@ class Condition:
         """Whether it is so, or cannot become so."""
         return None if self.asked else self._judge(snapshot)
 
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Whether it is so already."""
+        verdict = self.judge(snapshot)
+        return verdict is not None and verdict.ok
+
     def _judge(self, snapshot: Snapshot) -> Optional[Verdict]:
         raise NotImplementedError
 

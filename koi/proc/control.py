@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from koi import __version__
-from koi.core.commands import Command
+from koi.core.commands import Command, Refused
 from koi.core.effects import Done
-from koi.core.messages import STUCK, FailuresList, FailuresQuery, NodeCommand, NodeResult, Request
+from koi.core.messages import STUCK, FailuresList, FailuresQuery, NodeResult, Request
+from koi.names import unknown_node
+from koi.proc import plan
+from koi.proc.asked import entries_wanted, journaled, node_command, origin
 from koi.proc.conditions import Condition, parse
+from koi.proc.holds import ActiveIs, MaintenanceIs, PassiveIs
+from koi.proc.reload import Reconfigure
 from koi.proc.replies import Replies, arguments
 from koi.proc.snapshot import Snapshot
 from koi.wire.udp import Address
@@ -28,8 +33,6 @@ MAX_WAITING = 64
 NO_LEADER_S = 5.0
 """How long a command waits for a leader before it is refused."""
 
-NOT_BUILT = ("passive", "active", "maintenance", "restart", "reconfigure", "why")
-
 
 @dataclass
 class Waiting:
@@ -42,6 +45,9 @@ class Waiting:
     give_up: Optional[float] = None
     message: str = ""
     for_leader: bool = False
+    since: float = 0.0
+    told: str = ""
+    """The last progress."""
 
 
 class Control:
@@ -53,8 +59,10 @@ class Control:
         self.waiting: dict[str, Waiting] = {}
         self._commands: dict[str, Callable[[Request, float], None]] = {
             "local": self._local, "status": self._status, "tree": self._status, "wait": self._wait, "failures": self._failures,
+            "reconfigure": self._reconfigure, "why": self._why, "plan": self._plan,
             "promote": self._cluster_command, "demote": self._cluster_command, "elect": self._cluster_command,
-            "start": self._node_command, "stop": self._node_command, "recover": self._node_command,
+            "passive": self._cluster_command, "active": self._cluster_command, "maintenance": self._cluster_command,
+            "start": self._node_command, "stop": self._node_command, "recover": self._node_command, "restart": self._node_command,
         }
 
     @property
@@ -68,9 +76,7 @@ class Control:
         """A client asks."""
         if self.replies.repeated(address, request):
             return
-        if request.command in NOT_BUILT:
-            self.replies.refuse(request.id, f"koi {request.command} is not built yet in version {__version__}")
-        elif request.command not in self._commands:
+        if request.command not in self._commands:
             self.replies.refuse(request.id, f"{self.name} (version {__version__}) knows no command {request.command!r}")
         elif len(self.waiting) >= MAX_WAITING:
             self.replies.refuse(request.id, f"{MAX_WAITING} clients wait on {self.name} already; try again later")
@@ -90,6 +96,8 @@ class Control:
         else:
             waiting.message = done.message
             waiting.condition.committed(done.epoch)
+            if done.already and waiting.condition.holds(Snapshot(self.shell, now)):
+                self._succeed(waiting, done.message, done.epoch)
 
     def node_result(self, result: NodeResult, now: float) -> None:
         """A command to this node has its effect, or failed."""
@@ -124,9 +132,15 @@ class Control:
         for waiting in list(self.waiting.values()):
             self._look(waiting, snapshot, now)
             if waiting.request.id in self.waiting and now >= waiting.next_progress:
-                waiting.next_progress = now + PROGRESS_S
-                text = waiting.condition.progress(snapshot) if waiting.condition is not None else waiting.message
-                self.replies.progress(waiting.request.id, text or waiting.message or "waiting")
+                self._progress(waiting, snapshot, now)
+
+    def _progress(self, waiting: Waiting, snapshot: Snapshot, now: float, only_news: bool = False) -> None:
+        words = waiting.condition.progress(snapshot) if waiting.condition is not None else waiting.message
+        text = words or waiting.message or "waiting"
+        if only_news and text == waiting.told:
+            return
+        waiting.next_progress, waiting.told = now + PROGRESS_S, text
+        self.replies.progress(waiting.request.id, text)
 
     # --- waiting ---
 
@@ -134,7 +148,7 @@ class Control:
         self, request: Request, condition: Optional[Condition], now: float, message: str = "", for_leader: bool = False,
         give_up: Optional[float] = None,
     ) -> Waiting:
-        waiting = Waiting(request, condition, now + PROGRESS_S, give_up, message, for_leader)
+        waiting = Waiting(request, condition, now + PROGRESS_S, give_up, message, for_leader, now)
         self.waiting[request.id] = waiting
         return waiting
 
@@ -154,10 +168,13 @@ class Control:
         if waiting.condition is not None:
             verdict = waiting.condition.judge(snapshot)
             if verdict is not None and verdict.ok:
-                self._succeed(waiting, verdict.message)
+                took = "" if waiting.condition.epoch is None else f"; done in {now - waiting.since:.2f} s"
+                self._succeed(waiting, verdict.message + took)
             elif verdict is not None:
                 self._end(waiting.request.id)
                 self.replies.refuse(waiting.request.id, verdict.message)
+            elif waiting.condition.epoch is not None:
+                self._progress(waiting, snapshot, now, only_news=True)
         if waiting.give_up is not None and now >= waiting.give_up and waiting.request.id in self.waiting:
             self._end(waiting.request.id)
             self.replies.refuse(waiting.request.id, waiting.message)
@@ -176,8 +193,8 @@ class Control:
 
     def _local(self, request: Request, now: float) -> None:
         snapshot = Snapshot(self.shell, now)
-        node = snapshot.node(self.shell.config.node.name)
-        self.replies.answer(request.id, node | {"pids": snapshot.pids(), "leader": snapshot.leader(), "master": snapshot.master()})
+        more = {"pids": snapshot.pids(), "leader": snapshot.leader(), "master": snapshot.master()}
+        self.replies.answer(request.id, snapshot.node(self.name) | more)
 
     def _status(self, request: Request, now: float) -> None:
         snapshot = Snapshot(self.shell, now)
@@ -204,15 +221,40 @@ class Control:
         waiting = self._enlist(request, condition, now, for_leader=True)
         self._look(waiting, Snapshot(self.shell, now), now)
 
+    def _why(self, request: Request, now: float) -> None:
+        """This node's own journal; who asks merges those of all nodes."""
+        if not self._named_elsewhere(request, now):
+            self.replies.answer(request.id, {"entries": self.shell.journal.newest(entries_wanted(request))})
+
+    def _plan(self, request: Request, now: float) -> None:
+        """`promote --dry-run`: what would happen; nothing is changed."""
+        snapshot = Snapshot(self.shell, now)
+        command = _command(request, "promote")
+        if snapshot.lead is None or not snapshot.lead.committed():
+            self._enlist(request, None, now, "waits for a majority of electors", True, now + NO_LEADER_S)
+            self._move_on(self.waiting[request.id], snapshot, now)
+            return
+        planned = plan.promote(snapshot.view, command) if command.node in snapshot.names() else Refused(
+            unknown_node(str(command.node), snapshot.names()))
+        if isinstance(planned, Refused):
+            self.replies.refuse(request.id, planned.message)
+        else:
+            epoch = snapshot.view.ledger.epoch
+            self.replies.answer(request.id, {"done": False, "dry_run": True, "message": planned, "epoch": epoch})
+
     # --- changing ---
 
     def _cluster_command(self, request: Request, now: float) -> None:
         given, snapshot = arguments(request), Snapshot(self.shell, now)
         node = given.get("node")
-        wanted = {"promote": f"master={node}", "demote": "nobody", "elect": "master"}[request.command]
-        condition = parse(wanted)
-        assert isinstance(condition, Condition)
-        self._to_leader(request, _command(request, request.command), condition, snapshot, now)
+        wanted: dict[str, Any] = {
+            "promote": parse(f"master={node}"), "demote": parse("nobody"), "elect": parse("master"),
+            "active": ActiveIs(str(node)), "passive": PassiveIs(str(node)), "maintenance": MaintenanceIs(bool(given.get("on"))),
+        }
+        if request.command in ("passive", "active") and node is None:
+            self.replies.refuse(request.id, f"{request.command} needs the name of a node; nodes: {', '.join(snapshot.names())}")
+        else:
+            self._to_leader(request, _command(request, request.command), wanted[request.command], snapshot, now)
 
     def _to_leader(
         self, request: Request, command: Command, condition: Optional[Condition], snapshot: Snapshot, now: float
@@ -222,6 +264,10 @@ class Control:
             self._move_on(waiting, snapshot, now)
             return
         waiting.give_up = None
+        if command.node is not None and command.node not in snapshot.names():
+            self._end(request.id)
+            self.replies.refuse(request.id, unknown_node(command.node, snapshot.names()))
+            return
         if condition is not None:
             condition.begin(snapshot)
         self.shell.carry_out(self.shell.machine.command(command, now))
@@ -233,6 +279,12 @@ class Control:
         elif not self._named_elsewhere(request, now):
             self._to_runner(request, given, now)
 
+    def _reconfigure(self, request: Request, now: float) -> None:
+        """Root reads the file and tells the outcome (NodeResult) before it replaces anybody."""
+        if not self._named_elsewhere(request, now):
+            self._enlist(request, None, now, "the configuration is read")
+            self.shell.context.send("root", Reconfigure(request.id, "elector"))
+
     def _is_stuck(self, node: Any, now: float) -> bool:
         ledger = Snapshot(self.shell, now).view.ledger
         return ledger.hold == STUCK and node == ledger.master
@@ -242,7 +294,8 @@ class Control:
         if not self.shell.config.node.runner:
             self.replies.refuse(request.id, f"{name} runs no services (node.runner is false)")
             return
-        command = NodeCommand(request.id, request.command, bool(given.get("force")), str(given.get("reason") or ""), "koi")
+        command = node_command(request)
+        self.shell.journal.write(journaled(command, name, self.shell.machine.acceptor.record.ledger.epoch))
         self._enlist(request, None, now, f"{request.command} of {name} is under way")
         self.shell.context.send("runner", command)
         if given.get("no_wait"):
@@ -256,7 +309,7 @@ class Control:
         snapshot = Snapshot(self.shell, now)
         address = snapshot.address(str(node))
         if address is None:
-            self.replies.refuse(request.id, f"there is no node named {node}; nodes: {', '.join(snapshot.names())}")
+            self.replies.refuse(request.id, unknown_node(str(node), snapshot.names()))
         else:
             self.replies.redirect(request.id, address)
         return True
@@ -265,4 +318,4 @@ class Control:
 def _command(request: Request, verb: str) -> Command:
     given = arguments(request)
     force, reason = bool(given.get("force")), str(given.get("reason") or "")
-    return Command(request.id, verb, given.get("node"), force=force, reason=reason, origin="koi")
+    return Command(request.id, verb, given.get("node"), bool(given.get("on")), force=force, reason=reason, origin=origin(request))

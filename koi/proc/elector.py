@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 from koi import log
-from koi.core.effects import WARNING, Become, Done, Journal, Log, Persist, Send
+from koi.core.effects import WARNING, Become, Done, EndFence, Journal, Log, Persist, RunFence, Send
 from koi.core.elector import Elector
 from koi.core.ledger import Record
 from koi.core.messages import FailuresList, NodeResult, Pids, Report, Request, State, Stop, Vouch
@@ -18,8 +18,12 @@ from koi.errors import KoiError
 from koi.proc import files, speech
 from koi.proc.child import Context
 from koi.proc.control import Control
+from koi.proc.fence import Fence
 from koi.proc.journal import JournalFile
+from koi.proc.leaders import Leaders
 from koi.proc.loop import now as clock
+from koi.proc.reload import Reconfigured
+from koi.proc.troubles import Troubles
 from koi.proc.writer import Writer
 
 MAX_TURN = 128
@@ -63,15 +67,18 @@ class ElectorProcess:
         record = load_record(path, names)
         majority = len(names) // 2 + 1
         quorum = None if config.cluster.quorum == majority else config.cluster.quorum
-        seat = Seat(config.node.name, names, boot.hex(), config.node.rank, quorum, config.cluster.preempt, config.digest)
+        seat = Seat(config.node.name, names, boot.hex(), config.node.rank, quorum, config.cluster.preempt, config.digest,
+                    config.cluster.fence is not None)
+        self.fence = Fence(context.loop, config.cluster.fence, self._fence_ended)
         self.machine = Elector(seat, config.timing, record, random.SystemRandom(), clock())
         self.writer = Writer(path)
         self.journal = JournalFile(f"{config.node.state_dir}/journal.jsonl", config.node.name)
+        self.leaders = Leaders(config.node.name)
         self.control = Control(self)
         self.noise_told: dict[str, Any] = {}
         self.pids = Pids(0, None, None, ())
         self.role = self.machine.roles.role
-        self.disk_warning = ""
+        self.troubles = Troubles(config.timing.heartbeat)
 
     def run(self) -> None:
         """The process's life."""
@@ -79,6 +86,7 @@ class ElectorProcess:
         for fd in self.endpoint.filenos():
             context.loop.add(fd, self._datagrams)
         context.loop.add(self.writer.fileno(), self._written)
+        self.electors.attach(context.loop)
         context.on_message(self._message)
         context.title(self.role)
         self.carry_out(self.machine.start(clock()))
@@ -87,6 +95,7 @@ class ElectorProcess:
     # --- events ---
 
     def _datagrams(self) -> None:
+        self._look_after_itself(clock())
         for address, sender, message, _ in self.endpoint.receive(MAX_TURN):
             self._datagram(address, sender, message, clock())
         if len(self.endpoint.noise) > len(self.noise_told):
@@ -105,16 +114,16 @@ class ElectorProcess:
 
     def _written(self) -> None:
         number, trouble = self.writer.done(), self.writer.trouble
-        if trouble and trouble != self.disk_warning:
+        if trouble and trouble != self.troubles.disk:
             log.get().critical(f"{trouble}; this elector can neither vote nor accept a ledger until it can")
         longest = self.writer.take_longest()
         limit = self.config.timing.leader_timeout / 6
         if longest > limit:
             text = f"a write to {self.writer.path} took {longest:.2f} s, above {limit:.2f} s"
             log.get().warning(f"{text}: the disk is slow for time.failover")
-            self.disk_warning = f"the disk of {self.config.node.name} took {longest:.2f} s for a write"
+            self.troubles.disk = f"took {longest:.2f} s for a write: its disk is slow"
         elif trouble or not longest:
-            self.disk_warning = trouble
+            self.troubles.disk = trouble
         self.carry_out(self.machine.persisted(number, clock()))
 
     def _message(self, message: Any) -> None:
@@ -122,6 +131,8 @@ class ElectorProcess:
             self.pids = message
         elif isinstance(message, NodeResult):
             self.control.node_result(message, clock())
+        elif isinstance(message, Reconfigured):
+            self.config = message.config
         elif isinstance(message, FailuresList):
             self.control.failures_list(message)
         elif isinstance(message, Stop):
@@ -129,9 +140,20 @@ class ElectorProcess:
             self.context.exit(0)
 
     def _deadline(self) -> float:
-        return min(self.machine.deadline(), self.control.deadline())
+        return min(self.machine.deadline(), self.control.deadline(), self.electors.deadline(), self.fence.deadline())
+
+    def warnings(self, now: float) -> tuple[str, ...]:
+        """What this process has to warn of about its machine, to stand after "elector NAME"."""
+        return (*self.troubles.texts(now), *self.electors.warnings())
+
+    def _look_after_itself(self, now: float) -> None:
+        self.troubles.note_late(self.context.loop.take_late(), now)
+        self.machine.roles.shell_warnings = self.warnings(now)
 
     def _due(self, now: float) -> None:
+        self._look_after_itself(now)
+        self.electors.handle_timer(now)
+        self.fence.handle_timer(now)
         if now >= self.machine.deadline():
             self.carry_out(self.machine.handle_timer(now))
         if now >= self.control.deadline():
@@ -151,10 +173,19 @@ class ElectorProcess:
             elif isinstance(effect, Become):
                 self._become(effect)
             elif isinstance(effect, Journal):
-                self.journal.write(effect.what, effect.old, effect.new, effect.epoch, effect.reason)
+                self.journal.write(effect)
+            elif isinstance(effect, RunFence):
+                self.fence.run(effect.node, effect.epoch)
+            elif isinstance(effect, EndFence):
+                self.fence.end()
             elif isinstance(effect, Log):
                 log.write(effect.level, effect.text)
+        self._note(self.leaders.look(self.machine.roles))
         self.control.changed(clock())
+
+    def _fence_ended(self, node: str, epoch: int, ok: bool, what: str) -> None:
+        now = clock()
+        self.carry_out(self.machine.fence_ended(node, epoch, ok, what, now))
 
     def _send(self, to: Any, message: Any) -> None:
         if isinstance(to, str):
@@ -166,6 +197,8 @@ class ElectorProcess:
         log.write(WARNING if effect.new == "candidate" else "info", f"{effect.old} -> {effect.new}: {effect.why}")
         self.role = effect.new
         self.context.title(effect.new)
-        if "leader" in (effect.old, effect.new):
-            old, new = (self.config.node.name if role == "leader" else None for role in (effect.old, effect.new))
-            self.journal.write("leader", old, new, None, effect.why)
+        self._note(self.leaders.become(effect, self.machine.roles))
+
+    def _note(self, entry: Journal | None) -> None:
+        if entry is not None:
+            self.journal.write(entry)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, Optional
 
 from koi import log
+from koi.core.messages import Stop
 from koi.proc.cell import LeaseCell
-from koi.proc.child import SERVICE, Context, live, reset_signals
+from koi.proc.child import ELECTOR, SERVICE, Context, live, reset_signals
 from koi.proc.link import Link, pair
 from koi.proc.loop import Loop, now
 from koi.proc.supervise import Child
@@ -26,6 +27,8 @@ Outfit = Callable[[Child], dict[str, Any]]
 
 DRAIN_S = 5.0
 """A child whose full pipe has not moved for this long is killed."""
+PIPE_END_S = 0.1
+"""A child whose pipe has ended is ending too; one that lives on for so long is killed."""
 MAX_LAST_READS = 64
 """Reads of what an ended child has left in its pipe."""
 
@@ -47,6 +50,10 @@ class Family:
     def add(self, child: Child) -> None:
         """Take up a child; it is started when it is due."""
         self._children[child.name] = child
+
+    def remove(self, name: str) -> None:
+        """Forget a child that has ended for good."""
+        del self._children[name]
 
     def __getitem__(self, name: str) -> Child:
         return self._children[name]
@@ -107,6 +114,13 @@ class Family:
         if link is not None:
             link.close()
 
+    def replace(self, name: str) -> None:
+        """Ask a child to end so that a new one takes its place at once: an elector resigns, a runner sees its pipe's end."""
+        child = self._children[name]
+        if child.pid is not None and not child.planned:
+            child.planned = True
+            self.tell(name, Stop()) if child.kind == ELECTOR else self.close(name)
+
     def kill(self, name: str, why: str) -> None:
         """Kill a child that runs; its end is seen like any other."""
         child = self._children[name]
@@ -147,9 +161,10 @@ class Family:
             ended.append((child, pid, status))
 
     def drain_due(self) -> Optional[float]:
-        """When the next child counts as one that does not drain its pipe."""
-        since = min((at for child in self._children.values() if (at := _blocked_since(child)) is not None), default=None)
-        return None if since is None else since + DRAIN_S
+        """When the next child counts as one that does not drain its pipe, or lives on without it."""
+        dues = [since + DRAIN_S for child in self._children.values() if (since := _blocked_since(child)) is not None]
+        dues += [child.deaf_at for child in self._children.values() if child.deaf_at is not None]
+        return min(dues, default=None)
 
     def kill_blocked(self, time: float) -> None:
         """Kill the children that do not drain their pipes."""
@@ -157,6 +172,9 @@ class Family:
             since = _blocked_since(child)
             if since is not None and since + DRAIN_S <= time:
                 self.kill(child.name, f"it has not read its pipe for {time - since:.1f} s")
+            if child.deaf_at is not None and child.deaf_at <= time:
+                child.deaf_at = None
+                self.kill(child.name, "it closed its pipe")
 
     def _check_overflow(self, child: Child) -> None:
         if child.link is not None and child.link.overflowed:
@@ -172,7 +190,7 @@ class Family:
 
     def _pipe_ended(self, child: Child, pid: int) -> None:
         if child.pid == pid:
-            self.kill(child.name, "it closed its pipe")
+            child.deaf_at = now() + PIPE_END_S
 
     def _hear_last(self, child: Child) -> None:
         link = child.link

@@ -13,6 +13,7 @@ from typing import Any, Optional
 from koi.core.ledger import Record
 from koi.core.messages import Fenced, Ledger
 from koi.errors import KoiError
+from koi.wire import codec
 
 FORMAT = 1
 MAX_FILE_BYTES = 1 << 20
@@ -71,13 +72,16 @@ def parse_record(content: Any) -> Record:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']} is not known to this version")
         ledger = dict(content["ledger"])
-        fenced = ledger["fenced"]
-        ledger["fenced"] = None if fenced is None else Fenced(**fenced)
+        for name in ("fenced", "fencing"):
+            value = ledger.get(name)
+            ledger[name] = None if value is None else Fenced(**value)
         ledger["passive"], ledger["recent"] = tuple(ledger["passive"]), tuple(ledger["recent"])
         term, n = content["version"]
-        return Record(
-            int(content["promised"]), content["promised_to"], (int(term), int(n)), Ledger(**ledger), int(content["top"]),
-            float(content["span"]), tuple(content["electors"]),
+        record = Record(
+            content["promised"], content["promised_to"], (term, n), Ledger(**ledger), content["top"], content["span"],
+            tuple(content["electors"]),
         )
-    except (KeyError, TypeError) as error:
+        codec.check(record)
+        return record
+    except (KeyError, TypeError, codec.Malformed) as error:
         raise ValueError(f"it lacks or mistakes {error}") from error

@@ -31,10 +31,14 @@ class Heart:
     def __init__(self, family: Family, notifier: Notifier, lease: float, now: float) -> None:
         self._family = family
         self._notifier = notifier
+        self._next = self._next_notice = now
+        self.retime(lease)
+
+    def retime(self, lease: float) -> None:
+        """Count with this lease (seconds) from now on."""
         self._ping_s = PING_SHARE * lease
         self.hang_s = max(HANG_SHARE * lease, HANG_FLOOR_S)
         self._held_up_s = max(HELD_UP_SHARE * lease, HELD_UP_FLOOR_S)
-        self._next = self._next_notice = now
 
     def due(self) -> Optional[float]:
         """When the next beat is due, or the next child counts as hanging (CLOCK_BOOTTIME, seconds)."""

@@ -1,7 +1,8 @@
-"""journal.jsonl in the state folder: each change of the ledger and of the leader with its time and reason.
+"""journal.jsonl in the state folder: changes of master, leader and maintenance and administrators' commands, for `koi why`.
 
 One JSON object a line, appended; at MAX_BYTES the file is renamed and KEPT old ones stay. Not needed for safety, so a
-failing write is told once and otherwise ignored.
+failing write is told once and otherwise ignored. Each elector writes its own; `key` is equal in all of them for one and
+the same change.
 """
 
 from __future__ import annotations
@@ -9,28 +10,39 @@ from __future__ import annotations
 import json
 import os
 from datetime import datetime, timezone
-from typing import Optional
+from typing import Any, Optional
 
 from koi import log
+from koi.core.effects import Journal
 
 MAX_BYTES = 10_000_000
 KEPT = 2
+MAX_TAIL_BYTES = 256_000
+"""Of each file that is read for one answer."""
+MAX_ENTRIES = 200
+"""In one answer."""
+MAX_REASON = 600
+
+Entry = dict[str, Any]
 
 
 class JournalFile:
-    """Appends; rotates by size."""
+    """Appends; rotates by size; reads the newest entries."""
 
     def __init__(self, path: str, node: str) -> None:
         self.path, self.node = path, node
         self.told = False
 
-    def write(self, what: str, old: Optional[str], new: Optional[str], epoch: Optional[int], reason: str) -> None:
-        """One entry."""
+    def write(self, entry: Journal) -> None:
+        """One entry, with the time of day and this node's name."""
         time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        entry = {"time": time, "node": self.node, "what": what, "from": old, "to": new, "epoch": epoch, "reason": reason}
+        content = {
+            "time": time, "node": self.node, "what": entry.what, "from": entry.old, "to": entry.new, "epoch": entry.epoch,
+            "reason": entry.reason[:MAX_REASON], "key": entry.key,
+        }
         try:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(json.dumps(content) + "\n")
                 full = file.tell() >= MAX_BYTES
             if full:
                 self._rotate()
@@ -39,8 +51,37 @@ class JournalFile:
                 self.told = True
                 log.get().error(f"the journal {self.path} cannot be written: {error.strerror}")
 
+    def newest(self, limit: int = MAX_ENTRIES) -> list[Entry]:
+        """The last entries, oldest first; a line that cannot be read is left out."""
+        found: list[Entry] = []
+        for path in (self.path, *(f"{self.path}.{number}" for number in range(1, KEPT + 1))):
+            if len(found) < limit:
+                found = [*_tail(path), *found]
+        return found[-limit:]
+
     def _rotate(self) -> None:
         for number in range(KEPT - 1, 0, -1):
             if os.path.exists(f"{self.path}.{number}"):
                 os.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
         os.rename(self.path, f"{self.path}.1")
+
+
+def _tail(path: str) -> list[Entry]:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_TAIL_BYTES))
+            lines = file.read(MAX_TAIL_BYTES).splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        log.get().warning(f"the journal {path} cannot be read: {error.strerror}")
+        return []
+    return [entry for line in lines if (entry := _parsed(line)) is not None]
+
+
+def _parsed(line: bytes) -> Optional[Entry]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("time"), str) else None

@@ -1,7 +1,8 @@
 """The one place where a process of Koi waits.
 
 Rule: a process blocks only in `Loop.run`, until something is readable or writable, a signal came, or the next
-deadline is due. Signal handlers only enqueue: Python writes the signal's number to a pipe that the loop reads like
+deadline is due; the deadline is a timer of CLOCK_BOOTTIME, for a timeout would stand still while the machine sleeps.
+Signal handlers only enqueue: Python writes the signal's number to a pipe that the loop reads like
 any other. A callback may be called although nothing is there any more; it reads without blocking.
 """
 
@@ -13,6 +14,8 @@ import signal
 import time
 from types import FrameType
 from typing import Callable, Optional
+
+from koi.proc.system import BootTimer
 
 Callback = Callable[[], None]
 
@@ -39,11 +42,14 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._timer = BootTimer()
+        self._epoll.register(self._timer.fd, READ)
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._signals: dict[int, Callback] = {}
         self._wake: Optional[tuple[int, int]] = None
         self._stopped = False
+        self._late = 0.0
 
     now = staticmethod(now)
 
@@ -90,7 +96,15 @@ class Loop:
                 on_deadline(now())
                 due = None if self._stopped else deadline()
             if not self._stopped:
-                self._turn(None if due is None else max(0.0, due - now()))
+                began = now()
+                self._turn(due)
+                if due is not None:
+                    self._late = max(self._late, now() - max(due, began))
+
+    def take_late(self) -> float:
+        """How many seconds after its deadline a turn ended, at worst since the last call: the machine is busy, or was stopped."""
+        late, self._late = self._late, 0.0
+        return late
 
     def stop(self) -> None:
         """`run` returns when the present callback has."""
@@ -99,6 +113,7 @@ class Loop:
     def close(self) -> None:
         """Close the loop's own descriptors, without touching what others share them with (also after a fork)."""
         self._epoll.close()
+        self._timer.close()
         if self._wake is not None:
             signal.set_wakeup_fd(-1)
             os.close(self._wake[0])
@@ -110,7 +125,10 @@ class Loop:
     def _interest(self, fd: int) -> int:
         return (READ if fd in self._readers else 0) | (WRITE if fd in self._writers else 0)
 
-    def _turn(self, timeout: Optional[float]) -> None:
+    def _turn(self, due: Optional[float]) -> None:
+        late = due is not None and due <= now()
+        self._timer.arm(None if late else due)
+        timeout = 0 if late else None
         for fd, events in self._epoll.poll(timeout, MAX_EVENTS):
             reader = self._readers.get(fd)
             if reader is not None and events & (READ | TROUBLE):

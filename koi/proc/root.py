@@ -16,15 +16,18 @@ from typing import Any, Optional
 from setproctitle import setproctitle
 
 from koi import __version__, log
-from koi.core.messages import Announce, Held, Pids, Pong, ServiceState, Stopped
+from koi.config import Config
+from koi.core.messages import Announce, Held, NodeResult, Pids, Pong, ServiceState, Stopped
+from koi.core.pipe import Redefine, Retire
 from koi.errors import KoiError
-from koi.proc import lock, treefile
+from koi.proc import changes, lock, reload, treefile
 from koi.proc.child import ELECTOR, ROOT, RUNNER, SERVICE, Reason, title, worker_name
 from koi.proc.family import Family, Main, how_it_ended
 from koi.proc.heart import Heart
 from koi.proc.link import loads
 from koi.proc.loop import Loop, now
-from koi.proc.shutdown import Shutdown
+from koi.proc.reload import Outcome, Reconfigure, Reconfigured, Reread
+from koi.proc.shutdown import RUNNING, Shutdown
 from koi.proc.supervise import Child
 from koi.proc.system import Notifier, become_subreaper
 from koi.proc.treefile import Tree
@@ -38,13 +41,14 @@ def run(
     end_s: float,
     pid_files: Sequence[str] = (),
     inherited: Sequence[Callable[[], None]] = (),
+    reread: Optional[Reread] = None,
 ) -> int:
     """Be the root of this node until it is told to stop. The exit code: 0 after an orderly end, else 1.
 
     `mains` are the main functions of the kinds elector, runner and service. `on_up()` is called once elector and runner
     work. `end_s`: how long an orderly demote and stop of all services may take, also of a dead tree's. `inherited` are
-    called in every child to close what it must not keep. Raises KoiError when the node cannot start: another koinode
-    runs, the port is in use, run_dir cannot be written.
+    called in every child to close what it must not keep. `reread()` reads the configuration again. Raises KoiError when the
+    node cannot start: another koinode runs, the port is in use, run_dir cannot be written.
     """
     node = config.node
     held = lock.acquire(node.run_dir, node.name, end_s, log.get().warning)
@@ -55,7 +59,10 @@ def run(
             log.get().warning(fault)
         root = Root(config, tuple(definitions), mains, held, found, end_s, on_up)
         root.family.inherited.extend(inherited)
+        root.reread = reread
         root.live()
+        if root.tree.clean:
+            lock.remove(held, node.run_dir)
     finally:
         lock.remove_pid(pid_files)
         os.close(held)
@@ -86,6 +93,9 @@ class Root:
         self.family.inherited.append(self.notifier.close)
         self.heart = Heart(self.family, self.notifier, config.timing.lease, now())
         self.shutdown = Shutdown(self.family, bool(config.node.runner), end_s, config.timing.grace, self._finish)
+        self.frozen: Optional[bool] = None
+        """Whether there is maintenance, by the runner's word; None: it has not said yet."""
+        self.reread: Optional[Reread] = None
         self.code = 1
         self.cannot_start: Optional[str] = None
         """Why the node could not start, in an elector's or runner's words."""
@@ -104,13 +114,17 @@ class Root:
         setproctitle(title(ROOT, self.config.node.name))
         if not become_subreaper():
             log.get().warning("prctl(PR_SET_CHILD_SUBREAPER) failed: programs of a killed worker are not seen by root")
-        self.loop.on_signal(signal.SIGTERM, lambda: self.shutdown.begin(now(), "SIGTERM"))
-        self.loop.on_signal(signal.SIGINT, lambda: self.shutdown.begin(now(), "SIGINT"))
-        self.loop.on_signal(signal.SIGHUP, lambda: _refuse_reload("SIGHUP"))
-        self.loop.on_signal(signal.SIGUSR1, lambda: _refuse_reload("SIGUSR1"))
+        self.loop.on_signal(signal.SIGTERM, lambda: self._stop("SIGTERM"))
+        self.loop.on_signal(signal.SIGINT, lambda: self._stop("SIGINT"))
+        self.loop.on_signal(signal.SIGHUP, lambda: self._reload("SIGHUP"))
+        self.loop.on_signal(signal.SIGUSR1, lambda: self._reload("SIGUSR1"))
         self.loop.on_signal(signal.SIGCHLD, self._reap)
         gc.collect()
         gc.freeze()
+
+    def _stop(self, why: str) -> None:
+        self.notifier.tell("STOPPING=1")
+        self.shutdown.begin(now(), why)
 
     def live(self) -> None:
         """All of root's life."""
@@ -139,9 +153,11 @@ class Root:
         self._save()
 
     def close(self) -> None:
-        """Leave the run folder as the end of this root is."""
+        """Leave in the run folder what a successor must know; nothing after an orderly end."""
         self._tree_changed = True
         self._save()
+        if self.tree.clean and not self._tree_fault:
+            treefile.remove(self.config.node.run_dir)
         self.notifier.close()
         self.loop.close()
 
@@ -154,7 +170,8 @@ class Root:
         if self.config.node.runner:
             self.family.add(Child(RUNNER, RUNNER, due=first))
             for one in self.definitions:
-                self.family.add(Child(worker_name(one.name), SERVICE, one, due=first, unclean=unclean))
+                told = self.tree.told(one.name)
+                self.family.add(Child(worker_name(one.name), SERVICE, one, due=first, unclean=unclean, last=told))
 
     def _start_due(self, time: float) -> None:
         for child in self.family.all():
@@ -185,6 +202,7 @@ class Root:
             "respawned": child.starts > 0,
             "unclean": child.unclean if child.kind == SERVICE else unclean,
             "last": child.last,
+            "frozen": self.frozen,
             "release": __version__,
         }
 
@@ -193,17 +211,21 @@ class Root:
             self._ended(child, pid, status)
 
     def _ended(self, child: Child, pid: int, status: int) -> None:
-        name, how, reason = child.name, how_it_ended(child, status), child.reason
+        name, how, reason, planned = child.name, how_it_ended(child, status), child.reason, child.planned
         self._pids_changed = True
         if reason is not None and self._on_up is not None and child.kind != SERVICE and self.shutdown.replaces:
             self.cannot_start = reason
             self.shutdown.abort(now())
-        again = self.shutdown.replaces
+        again = self.shutdown.replaces and not child.retired
         wait = child.gone(now(), again)
-        if again:
+        if again and planned:
+            log.get().info(f"{name} (pid {pid}) is replaced for the new configuration")
+        elif again:
             log.get().warning(f"{name} (pid {pid}) {how}; it is started again {f'in {wait:g} s' if wait else 'at once'}")
         else:
             log.get().debug(f"{name} (pid {pid}) {how}")
+            if child.retired:
+                changes.forget(self, child)
             self.shutdown.ended(now())
 
     def _check_up(self) -> None:
@@ -236,9 +258,16 @@ class Root:
             self._tree_changed = True
         elif isinstance(message, Held):
             self.tree.held(message)
+            self.frozen = self.frozen if message.maintenance is None else message.maintenance
             self._tree_changed = True
         elif isinstance(message, Stopped):
+            self.shutdown.detached = message.detached
             self.shutdown.runner_stopped(now())
+        elif isinstance(message, (Redefine, Retire)):
+            changes.apply(self, message)
+            self._pids_changed = True
+        elif isinstance(message, Reconfigure):
+            self._reload("koi reconfigure", message)
         elif isinstance(message, Reason):
             child.reason = message.text
         else:
@@ -253,6 +282,31 @@ class Root:
         pids = Pids(os.getpid(), pid.get(ELECTOR), pid.get(RUNNER), services)
         for name in self.family.alive(ELECTOR) + self.family.alive(RUNNER):
             self.family.tell(name, pids)
+
+    # --- reload -------------------------------------------------------------------------------
+
+    def _reload(self, why: str, asked: Optional[Reconfigure] = None) -> None:
+        """Read the configuration again, apply what can be applied, and tell who asked."""
+        if self.reread is None or self.shutdown.step != RUNNING:
+            outcome = Outcome("the configuration is not read any more: koinode ends", ok=False)
+        else:
+            outcome = reload.read(self.reread, self.config)
+        log.get().write("info" if outcome.ok else "error", f"{why}: {outcome.message}")
+        if asked is not None:
+            self.family.tell(asked.asker, NodeResult(asked.id, outcome.ok, f"{self.config.node.name}: {outcome.message}"))
+        if outcome.config is not None:
+            self._take(outcome.config, outcome)
+
+    def _take(self, config: Config, outcome: Outcome) -> None:
+        self.config = config
+        log.hide(config.cluster.password)
+        log.set_level(config.node.loglevel)
+        self.heart.retime(config.timing.lease)
+        self.shutdown.retime(outcome.end_s, config.timing.grace)
+        for name in self.family.alive():
+            self.family.tell(name, Reconfigured(config))
+        for kind in outcome.restarts:
+            self.family.replace(kind)
 
     # --- tree.json ----------------------------------------------------------------------------
 
@@ -269,17 +323,17 @@ class Root:
                 self._tree_fault = str(error)
                 log.get().error(f"tree.json cannot be written: {error}; if root dies, its successor knows less of what it left")
 
+    def tree_changed(self) -> None:
+        """tree.json is to be written."""
+        self._tree_changed = True
+
     def _finish(self, code: int) -> None:
         """The node has ended. Clean is only what surely left nothing promoted."""
         active = [name for name, service in self.tree.services.items() if service["promoted"]]
         unclean = [child.name for child in self.family.all() if child.unclean]
-        self.tree.clean = code == 0 and not active and not unclean
+        self.tree.clean = code == 0 and not active and not unclean and not self.shutdown.detached
         self.code = code
         self.loop.stop()
-
-
-def _refuse_reload(name: str) -> None:
-    log.get().error(f"{name}: reconfiguring is not built yet in version {__version__}; restart koinode to read the configuration")
 
 
 def _left(found: Tree, definitions: Sequence[Any]) -> str:

@@ -5,9 +5,11 @@ A shell around koi.core.runner. On a node without an elector it owns the node's 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from koi import log
+from koi.config import Config
 from koi.core.effects import Become, Log, Remember, Send, SetLease, Tell
 from koi.core.messages import (
     Failure,
@@ -21,15 +23,20 @@ from koi.core.messages import (
     ServiceState,
     State,
     Stop,
+    Stopped,
     Vouch,
 )
+from koi.core.pipe import Redefine
 from koi.core.recovery import Recovery
 from koi.core.runner import Runner, RunnerSettings
 from koi.proc import files, speech
 from koi.proc.child import Context
 from koi.proc.failures import Failures
+from koi.proc.folder import FolderWatch
 from koi.proc.loop import now as clock
+from koi.proc.reload import Reconfigured
 from koi.proc.runner_control import RunnerControl
+from koi.proc.watchdog import Watchdog
 
 MAX_TURN = 64
 
@@ -63,22 +70,27 @@ class RunnerProcess:
         self.endpoint = speech.open_endpoint(config, config.cluster.bind, config.cluster.port if self.owns_port else 0, boot)
         self.failures = Failures(f"{config.node.state_dir}/failures.json", config.node.name)
         self.machine = Runner(
-            self._settings(boot.hex()), config.timing, {d.name: d.priority for d in context.definitions}, self._recovery(),
+            self._settings(boot.hex()), config.timing, {d.name: d.priority for d in context.definitions}, self._recovery(config),
             context.heritage, clock(),
         )
         self.control = RunnerControl(self) if self.owns_port else None
+        path, timing = config.node.watchdog, config.timing
+        self.watchdog = Watchdog(path, timing.lease, timing.grace) if path is not None else None
         self.noise_told: dict[str, Any] = {}
+        self.folder = FolderWatch(config, context.definitions, clock())
+        self.machine.disabled.update(one.name for one in context.definitions if one.disabled)
         self.pids = Pids(0, None, None, ())
 
     def _settings(self, boot: str) -> RunnerSettings:
         config, kept = self.config, remembered(self.node_file)
         return RunnerSettings(
             config.node.name, boot, config.cluster.electors.names, config.cluster.quorum, config.node.mode,
-            config.node.preference, config.cluster.port, self.context.release, config.digest, config.service.stuck, kept.stopped, kept.maintenance,
+            config.node.preference, config.cluster.port, self.context.release, config.digest, config.service.stuck,
+            kept.stopped, kept.maintenance,
         )
 
-    def _recovery(self) -> Recovery:
-        service, time = self.config.service, self.config.time
+    def _recovery(self, config: Config) -> Recovery:
+        service, time = config.service, config.time
         return Recovery(service.auto_recover, service.auto_recover_wait_factor, time.auto_recover_time, time.failcount_reset)
 
     def run(self) -> None:
@@ -86,17 +98,27 @@ class RunnerProcess:
         context = self.context
         for fd in self.endpoint.filenos():
             context.loop.add(fd, self._datagrams)
+        self.electors.attach(context.loop)
         context.on_message(self._message)
         context.title(self.machine.state)
         context.send("root", Held(self.machine.settings.boot, self.machine.holding, self.machine.renounced))
         self.machine.root_seen(clock())
+        self._write_watchdog(clock())
         self.carry_out(self.machine.start(clock()))
-        context.run(self.machine.deadline, self._due)
+        context.run(self._deadline, self._due)
 
     # --- events ---
 
+    def _deadline(self) -> float:
+        own = min(self.machine.deadline(), self.electors.deadline(), self.folder.due)
+        return own if self.watchdog is None else min(own, self.watchdog.due)
+
     def _due(self, now: float) -> None:
         self.machine.root_seen(self.context.root_seen())
+        self._write_watchdog(now)
+        self.electors.handle_timer(now)
+        if now >= self.folder.due:
+            self._look_at_folder(now)
         self.carry_out(self.machine.handle_timer(now))
 
     def _datagrams(self) -> None:
@@ -125,13 +147,40 @@ class RunnerProcess:
             self.context.send("elector", FailuresList(message.id, tuple(self.failures.entries)))
         elif isinstance(message, Pids):
             self._pids(message)
+        elif isinstance(message, Reconfigured):
+            self._reconfigure(message.config, now)
+        elif isinstance(message, NodeResult) and self.control is not None:
+            self.control.node_result(message)
         elif isinstance(message, Stop):
             self.carry_out(self.machine.stop(now))
+
+    def _look_at_folder(self, now: float) -> None:
+        """New, changed and vanished services; root hears first, so that there is a worker."""
+        for name, definition in self.folder.changes(now).items():
+            if definition is None:
+                log.get().warning(f"the folder of {name} has vanished: it is demoted and stopped with what is left of its scripts")
+                self.carry_out(self.machine.retire(name, now))
+            else:
+                log.get().info(f"{definition.path} is {'changed' if name in self.machine.services else 'new'}")
+                self.context.send("root", Redefine(definition))
+                self.carry_out(self.machine.define(name, definition.priority, definition.disabled, now))
 
     def command(self, command: NodeCommand) -> None:
         """start, stop or recover of this node."""
         log.get().info(f"{command.verb} of this node asked by {command.origin}{': ' + command.reason if command.reason else ''}")
         self.carry_out(self.machine.command(command, clock()))
+
+    def _reconfigure(self, config: Config, now: float) -> None:
+        """What a runner can take over as it is; for the rest root replaces it."""
+        self.config, machine, new = config, self.machine, self._recovery(config)
+        machine.mode = config.node.mode
+        machine.settings = replace(
+            machine.settings, mode=config.node.mode, preference=config.node.preference, stuck=config.service.stuck,
+            config=config.digest,
+        )
+        machine.recovery = replace(new, count=machine.recovery.count, recent=machine.recovery.recent)
+        self.folder.reconfigured(config, now)
+        self.carry_out(machine.handle_timer(now))
 
     def _pids(self, pids: Pids) -> None:
         """A worker with another pid is a new one, which knows of no order."""
@@ -141,6 +190,18 @@ class RunnerProcess:
                 self.machine.forget_orders(name)
         self.pids = pids
         self.carry_out(self.machine.handle_timer(clock()))
+
+    def _write_watchdog(self, now: float) -> None:
+        """While this node may be master, or has services that a dead tree left, only a running lease counts."""
+        if self.watchdog is None:
+            return
+        machine = self.machine
+        end = machine.lease_end if machine.holding is not None else None
+        exposed = machine.holding is not None or machine.left
+        self.watchdog.look(now, (end or 0.0) if exposed else None)
+        if self.watchdog.trouble and self.watchdog.trouble != machine.watchdog_trouble:
+            log.get().error(f"{self.watchdog.trouble}; this node is not promotable without it")
+        machine.watchdog_trouble = self.watchdog.trouble
 
     # --- effects ---
 
@@ -162,6 +223,10 @@ class RunnerProcess:
                 self._remember(effect)
 
     def _tell(self, to: str, message: Any) -> None:
+        if to == "failures":
+            self.failures.add(message)
+        elif isinstance(message, Stopped) and self.watchdog is not None:
+            self.watchdog.close()
         if isinstance(message, NodeResult) and self.control is not None:
             self.control.node_result(message)
         else:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from koi import __version__
-from koi.core.messages import NodeCommand, NodeResult, Request
+from koi.core.messages import NodeResult, Request
+from koi.proc.asked import entries_wanted, journaled, node_command
+from koi.proc.journal import JournalFile
+from koi.proc.reload import Reconfigure
 from koi.proc.replies import Replies, arguments
 from koi.proc.snapshot import service
 from koi.wire.udp import Address
@@ -16,7 +19,7 @@ from koi.wire.udp import Address
 if TYPE_CHECKING:
     from koi.proc.runner import RunnerProcess
 
-OWN = ("start", "stop", "recover")
+OWN = ("start", "stop", "recover", "restart")
 
 
 class RunnerControl:
@@ -25,6 +28,8 @@ class RunnerControl:
     def __init__(self, shell: RunnerProcess) -> None:
         self.shell = shell
         self.replies = Replies(shell.endpoint)
+        config = shell.config
+        self.journal = JournalFile(f"{config.node.state_dir}/journal.jsonl", config.node.name)
         self.turn = 0
 
     def request(self, address: Address, request: Request) -> None:
@@ -37,8 +42,12 @@ class RunnerControl:
             self.replies.answer(request.id, self._local())
         elif request.command == "failures" and here:
             self.replies.answer(request.id, {"failures": list(self.shell.failures.entries)})
+        elif request.command == "why" and given.get("node") == self.shell.config.node.name:
+            self.replies.answer(request.id, {"entries": self.journal.newest(entries_wanted(request))})
         elif request.command in OWN and here:
             self._own(request, given)
+        elif request.command == "reconfigure" and here:
+            self.shell.context.send("root", Reconfigure(request.id, "runner"))
         else:
             self._redirect(request)
 
@@ -50,7 +59,8 @@ class RunnerControl:
             self.replies.refuse(result.id, result.message)
 
     def _own(self, request: Request, given: dict[str, Any]) -> None:
-        command = NodeCommand(request.id, request.command, bool(given.get("force")), str(given.get("reason") or ""), "koi")
+        command = node_command(request)
+        self.journal.write(journaled(command, self.shell.config.node.name, self._epoch()))
         self.replies.progress(request.id, f"{request.command} of {self.shell.config.node.name} is under way")
         self.shell.command(command)
         if given.get("no_wait"):
@@ -80,8 +90,9 @@ class RunnerControl:
             "name": self.shell.config.node.name, "address": None, "elector": None, "runner": True, "state": machine.state,
             "mode": machine.mode, "promotable": bool(report and report.ready), "preference": machine.settings.preference,
             "seen": 0.0, "uptime": report.uptime if report else 0.0, "failcount": machine.recovery.count,
-            "last_failure": machine.last_failure, "version": __version__, "services": [service(s.info) for s in machine.services.values()],
-            "why": report.why if report else "", "recovers_in": report.recovers_in if report else None, "stopped": machine.stopped,
+            "last_failure": machine.last_failure, "version": __version__,
+            "services": [service(s.info) for s in machine.services.values()], "why": report.why if report else "",
+            "recovers_in": report.recovers_in if report else None, "stopped": machine.stopped,
             "failed": bool(machine.failed), "stuck": machine.stuck(), "holding": machine.holding,
             "pids": {"root": pids.root, "elector": pids.elector, "runner": pids.runner, "services": dict(pids.services)},
             "leader": machine.lease.leader(), "master": newest.master if newest is not None else None,

@@ -50,10 +50,16 @@ class Shutdown:
         self._hands = hands
         self._on_finish = finish
         self._has_runner = has_runner
+        self.retime(demote_s, let_go_s)
+        self.step = RUNNING
+        self.detached = False
+        """In maintenance: the services are left as they are."""
+        self.deadline: Optional[float] = None
+
+    def retime(self, demote_s: float, let_go_s: float) -> None:
+        """Bounds, in seconds, for an end that begins from now on."""
         self._demote_s = demote_s
         self._let_go_s = max(LET_GO_MIN_S, let_go_s)
-        self.step = RUNNING
-        self.deadline: Optional[float] = None
 
     @property
     def replaces(self) -> bool:
@@ -65,7 +71,7 @@ class Shutdown:
         if self.step != RUNNING:
             self.let_go(now, f"{why} again while {self.step}")
             return
-        log.get().info(f"{why}: demoting and stopping all services")
+        log.get().info(f"{why}: demoting and stopping all services, unless there is maintenance")
         self._enter(DEMOTING, now + self._demote_s)
         if not self._has_runner:
             self.runner_stopped(now)
@@ -134,8 +140,13 @@ class Shutdown:
     def _kill_all(self, now: float, why: str) -> None:
         if self.step == OVER:
             return
-        log.get().critical(f"{why}: killed, with all that the services' scripts started; promoted services may not be demoted")
-        self._hands.kill_below()
+        if self.detached:
+            log.get().warning(f"{why}: killed; what the services' scripts started lives on, for there is maintenance")
+            for name in self._hands.alive():
+                self._hands.kill(name, "the node ends")
+        else:
+            log.get().critical(f"{why}: killed, with all that the services' scripts started; promoted services may not be demoted")
+            self._hands.kill_below()
         self._finish(1)
 
     def _enter(self, step: str, deadline: float) -> None:

@@ -64,7 +64,7 @@ class Snapshot:
                 "leader_timeout": timing.leader_timeout, "failover": timing.failover,
             },
             "warnings": self.warnings(), "hold": ledger.hold, "yielding": ledger.yielding,
-            "nobody": "" if master else self.nobody(), "stale": self.stale(),
+            "nobody": "" if master and ledger.hold != STUCK else self.nobody(), "stale": self.stale(),
             "master_since": None if master is None or since is None else self.now - since,
         }
 
@@ -110,22 +110,25 @@ class Snapshot:
 
     def warnings(self) -> list[str]:
         """Everything that an administrator should mend."""
-        found = [*self._own_warnings(), *self._told_warnings(), *self._config_warnings()]
+        found = [*self._own_warnings(), *self._told_warnings(), *self._config_warnings(), *self._version_warnings()]
         return list(dict.fromkeys(found))
 
     def _own_warnings(self) -> list[str]:
         seat, roles = self.machine.seat, self.machine.roles
-        found = [f"elector {seat.name} {roles.blank_warning}"] if roles.blank_warning else []
+        found = [self.machine.fencer.trouble] if self.machine.fencer.trouble else []
+        found += [f"elector {seat.name} {roles.blank_warning}"] if roles.blank_warning else []
         if seat.majority <= len(seat.electors) // 2:
             found.append(f"unsafe_quorum: {seat.majority} of {self.electors} electors decide; a partition can give two masters")
         if self.view.ledger.hold == STUCK:
-            found.append(f"hold: stuck: {self.view.ledger.master} may still be active; nobody is promoted")
+            name = self.view.ledger.master
+            found.append(f"hold: stuck: {name} may still be active, so nobody is promoted: its demote and stop failed;"
+                         f" make sure that it is off, then 'koi recover {name} --force'")
         found += [
-            f"two nodes call themselves {name}; give one of them another name or stop it"
-            for name, rivals in self.machine.rivals.items()
+            rivals.text
+            for rivals in self.machine.rivals.values()
             if rivals.warned_at is not None and self.now - rivals.warned_at < 60
         ]
-        return found + ([self.shell.disk_warning] if self.shell.disk_warning else [])
+        return found + [f"elector {seat.name} {text}" for text in self.shell.warnings(self.now)]
 
     def _told_warnings(self) -> list[str]:
         found = [f"{name}: {text}" for name, seen in self.machine.reports.items() for text in seen.report.warnings]
@@ -144,9 +147,19 @@ class Snapshot:
         if not other:
             return []
         return [
-            f"the configuration of {', '.join(other)} differs from that of {self.machine.seat.name} in electors, quorum, timings or id;"
-            " make them equal and restart koinode where it was changed"
+            f"the configuration of {', '.join(other)} differs from that of {self.machine.seat.name} in electors, quorum, timings"
+            " or id; make them equal and restart koinode where it was changed"
         ]
+
+    def _version_warnings(self) -> list[str]:
+        """Nodes of another version than the one that answers: it may know other commands."""
+        other = [
+            f"{name} runs version {seen.report.release}" for name, seen in sorted(self.machine.reports.items())
+            if seen.report.release not in ("", __version__) and arbiter.heard(self.view, name)
+        ]
+        if not other:
+            return []
+        return [f"{', '.join(other)}, {self.config.node.name} runs {__version__}: end the upgrade before using what only one has"]
 
     # --- nodes ---
 
@@ -178,9 +191,9 @@ class Snapshot:
     def _runner(self, report: Report, age: float, heard: bool) -> JSON:
         why = arbiter.why_not(self.view, report.name)
         recovers = None if report.recovers_in is None else max(0.0, report.recovers_in - age)
-        passive = report.name in self.view.ledger.passive
+        mode = "passive" if report.name in self.view.ledger.passive else report.mode
         return {
-            "state": report.state if heard else DISCONNECTED, "mode": "passive" if passive else report.mode, "promotable": not why,
+            "state": report.state if heard else DISCONNECTED, "mode": mode, "promotable": not why,
             "preference": report.preference, "seen": age, "uptime": report.uptime + age,
             "failcount": report.failcount, "last_failure": report.last_failure, "version": report.release,
             "services": [service(info) for info in report.services or ()], "why": report.why or why, "recovers_in": recovers,

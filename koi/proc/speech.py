@@ -11,11 +11,15 @@ from typing import Any, Optional
 
 from koi import log
 from koi.config import Config
-from koi.errors import KoiError
+from koi.proc.loop import Loop, now
+from koi.proc.names import Lookup, Name
 from koi.wire.seal import Opener, Sealer, cluster_key
-from koi.wire.udp import Address, Endpoint, resolve
+from koi.wire.udp import Address, Endpoint, literal
 
 BOOT_BYTES = 16
+NEVER = float("inf")
+FRESH_S = 3.0
+"""An elector's address from which nothing has come for so long is not where clients are sent, if there is a better one."""
 
 
 @lru_cache(maxsize=1)
@@ -43,32 +47,78 @@ def new_boot() -> bytes:
 
 
 class Electors:
-    """Names and addresses of the electors."""
+    """Names and addresses of the electors. What stands as a host name in the configuration is looked up beside the loop."""
 
     def __init__(self, config: Config) -> None:
+        self._listed = {elector.name: elector.addresses for elector in config.cluster.electors}
+        hosts = [(name, host, port) for name, listed in self._listed.items() for host, port in listed]
+        named = [(name, host) for name, host, port in hosts if literal(host, port) is None]
+        self._named = {name: tuple(host for owner, host in named if owner == name) for name, _ in named}
+        self._names = {host: Name(host, now(), name == config.node.name) for name, host in named}
+        self._lookup = Lookup(self._found) if self._names else None
         self.addresses: dict[str, tuple[Address, ...]] = {}
-        self.names: dict[Address, str] = {}
-        for elector in config.cluster.electors:
-            self.addresses[elector.name] = tuple(a for a in (_resolve(*address) for address in elector.addresses) if a is not None)
-            for address in self.addresses[elector.name]:
-                self.names[address] = elector.name
+        self._heard: dict[Address, float] = {}
+        """When something came from an address, in seconds."""
+        self._spell_out()
 
     def is_from(self, name: str, address: Address) -> bool:
         """Whether a datagram with this sender came from one of that elector's addresses."""
-        return address in self.addresses.get(name, ())
+        if address not in self.addresses.get(name, ()):
+            return False
+        self._heard[address] = now()
+        for host in self._named.get(name, ()):
+            if address[0] in self._names[host].addresses:
+                self._names[host].heard(now())
+        return True
 
     def first(self, name: Optional[str]) -> Optional[Address]:
-        """Where clients are sent to reach this elector."""
+        """Where clients are sent to reach this elector: the first of its addresses that was heard of lately."""
         addresses = self.addresses.get(name, ()) if name is not None else ()
-        return addresses[0] if addresses else None
+        since = now() - FRESH_S
+        fresh = (address for address in addresses if self._heard.get(address, 0.0) >= since)
+        return next(fresh, addresses[0] if addresses else None)
 
+    # --- names ---
 
-def _resolve(host: str, port: int) -> Optional[Address]:
-    try:
-        return resolve(host, port)
-    except KoiError as error:
-        log.get().warning(f"{error}; this address of an elector is left out until koinode is started again")
-        return None
+    def attach(self, loop: Loop) -> None:
+        """Let the loop hear of lookups that ended."""
+        if self._lookup is not None:
+            loop.add(self._lookup.fileno(), self._lookup.done)
+
+    def deadline(self) -> float:
+        """When handle_timer wants to be called, in seconds."""
+        if self._lookup is None or self._lookup.busy:
+            return NEVER
+        return min(name.due for name in self._names.values())
+
+    def handle_timer(self, at: float) -> None:
+        """Look up what is due."""
+        due = [name.host for name in self._names.values() if name.due <= at]
+        if self._lookup is not None and not self._lookup.busy and due:
+            self._lookup.start(due)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Names that mean nothing."""
+        return tuple(name.trouble for name in self._names.values() if name.trouble and not name.addresses)
+
+    def _found(self, host: str, addresses: tuple[str, ...], trouble: str) -> None:
+        name = self._names[host]
+        if trouble and trouble != name.trouble:
+            log.get().warning(f"cluster.electors: {trouble}. It is looked up again and again")
+        if name.found(addresses, trouble, now()):
+            log.get().info(f"cluster.electors: {host} is {', '.join(addresses)}")
+            self._spell_out()
+
+    def _spell_out(self) -> None:
+        for name, listed in self._listed.items():
+            self.addresses[name] = tuple(address for host, port in listed for address in self._meant(host, port))
+        self._heard = {}
+
+    def _meant(self, host: str, port: int) -> tuple[Address, ...]:
+        if host in self._names:
+            return tuple((address, port) for address in self._names[host].addresses)
+        address = literal(host, port)
+        return (address,) if address is not None else ()
 
 
 def count_stranger(endpoint: Endpoint, address: Address, sender: str, message: Any) -> None:

@@ -75,10 +75,16 @@ class Child:
     failures: int = 0
     killed_why: Optional[str] = None
     """Why root has killed it."""
+    deaf_at: Optional[float] = None
+    """When it is killed because its pipe has ended; None: it has not."""
+    planned: bool = False
+    """Root has asked it to end, for a new one is to take its place."""
     reason: Optional[str] = None
     """What the process itself gave as the reason of its end."""
     last: Optional[ServiceState] = None
     """A worker's last word of its service."""
+    retired: bool = False
+    """A worker whose service's folder has vanished: it is not replaced."""
     unclean: bool = False
     """A worker's service was left by a dead tree and has not been demoted and stopped yet."""
 
@@ -93,8 +99,9 @@ class Child:
         """It has ended; plan its next start if `again`. The delay in seconds."""
         if now - self.started >= HEALTHY_S:
             self.failures = 0
-        wait = delay(self.failures)
-        self.failures += 1
-        self.pid = self.link = self.pulse = None
+        wait = 0.0 if self.planned else delay(self.failures)
+        self.failures += 0 if self.planned else 1
+        self.planned = False
+        self.pid = self.link = self.pulse = self.deaf_at = None
         self.due = now + wait if again else None
         return wait

@@ -18,6 +18,39 @@ _STATE, _PPID, _SESSION, _START = 0, 1, 3, 19
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+CLOCK_BOOTTIME = 7
+TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = os.O_NONBLOCK, os.O_CLOEXEC, 1
+
+
+class _Times(ctypes.Structure):
+    """struct itimerspec: interval and first expiry, each seconds and nanoseconds."""
+
+    _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
+
+
+class BootTimer:
+    """A descriptor that becomes readable at a point of CLOCK_BOOTTIME, also when the machine slept over it."""
+
+    def __init__(self) -> None:
+        self.fd = int(_libc.timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC))
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create(CLOCK_BOOTTIME) failed")
+        self._armed: Optional[float] = None
+
+    def arm(self, at: Optional[float]) -> None:
+        """Expire at `at` seconds, or never; whatever expired before is forgotten."""
+        if at == self._armed:
+            return
+        self._armed = at
+        seconds = 0 if at is None else int(at)
+        times = _Times(0, 0, seconds, 0 if at is None else max(1, int((at - seconds) * 1e9)))
+        if _libc.timerfd_settime(self.fd, TFD_TIMER_ABSTIME, ctypes.byref(times), None) != 0:
+            raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
+
 
 def become_subreaper() -> bool:
     """Orphans below this process become its children, so that it sees them and can end them."""

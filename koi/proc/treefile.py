@@ -1,6 +1,6 @@
 """run_dir/tree.json: what root keeps for its successor of a tree that may die.
 
-Rule: only an orderly end removes the file, or leaves it with `clean` true. A koinode that finds it unclean demotes and stops what the dead tree
+Rule: an orderly end removes the file. A koinode that finds one that is not `clean` demotes and stops what the dead tree
 left before its runner claims anything (rule 6.5), and names the dead runners' boots as its lineage (rule 5.1).
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from koi.core.messages import Held, Heritage, ServiceState
+from koi.proc import memory
 from koi.proc.system import session, start_time
 
 TREE_NAME = "tree.json"
@@ -28,6 +29,10 @@ class Tree:
     renounced: Optional[int] = None
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     clean: bool = True
+    maintenance: bool = False
+    """There was maintenance: what is there stays as it is, until it is known whether there still is."""
+    detached: Optional[int] = None
+    """What a tree before this one held in maintenance, which this one has not taken up yet."""
 
     def held(self, word: Held) -> None:
         """The runner says what it holds and has renounced."""
@@ -35,6 +40,8 @@ class Tree:
             self.boots.remove(word.boot)
         self.boots = [*self.boots, word.boot][-MAX_BOOTS:]
         self.holding = word.holding
+        if word.maintenance is not None:
+            self.maintenance, self.detached = word.maintenance, None
         self.renounced = highest(self.renounced, word.renounced)
 
     def service(self, word: ServiceState) -> None:
@@ -46,11 +53,16 @@ class Tree:
             "pid": pid,
             "session": None if pid is None else session(pid),
             "start": None if pid is None else start_time(pid),
+            "told": memory.dump(word),
         }
 
     def heritage(self, lease_end: Optional[float], unclean: bool) -> Heritage:
         """What a new runner of this tree is told."""
-        return Heritage(tuple(self.boots), self.holding, self.renounced, lease_end, unclean)
+        return Heritage(tuple(self.boots), self.holding, self.renounced, lease_end, unclean, self.detached)
+
+    def told(self, service: str) -> Optional[ServiceState]:
+        """What a worker said last of its service before a tree ended in maintenance."""
+        return memory.parse(self.services.get(service, {}).get("told")) if self.maintenance else None
 
 
 def highest(*epochs: Optional[int]) -> Optional[int]:
@@ -60,6 +72,8 @@ def highest(*epochs: Optional[int]) -> Optional[int]:
 
 def adopt(found: Tree) -> Tree:
     """The tree of a starting koinode: what the tree before it held counts as renounced, for it is demoted before any report."""
+    if found.maintenance:
+        return replace(found, holding=None, detached=highest(found.holding, found.detached), clean=False)
     return replace(found, holding=None, renounced=highest(found.renounced, found.holding), services={}, clean=False)
 
 
@@ -84,6 +98,8 @@ def write(run_dir: str, tree: Tree) -> None:
         "renounced": tree.renounced,
         "services": tree.services,
         "clean": tree.clean,
+        "maintenance": tree.maintenance,
+        "detached": tree.detached,
     }
     with open(path + ".new", "w", encoding="utf-8") as file:
         json.dump(content, file)
@@ -110,6 +126,8 @@ def _parse(content: Any) -> Tree:
         renounced=_epoch(content, "renounced"),
         services=services,
         clean=content.get("clean") is True,
+        maintenance=content.get("maintenance") is True,
+        detached=_epoch(content, "detached"),
     )
 
 

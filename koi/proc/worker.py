@@ -22,15 +22,37 @@ from koi import log
 from koi.config import ServiceDefaults, override
 from koi.core.effects import Become, EndScript, KillAll, Log, RunScript, Tell
 from koi.core.messages import Announce, Order, Stop
+from koi.core.pipe import Freeze, Redefine, Restart
 from koi.core.service import Service
-from koi.core.states import GOAL_STOPPED, SELF_FENCE, START, STOP, STOPPED, Settings
+from koi.core.states import (
+    DEMOTING,
+    FAILED,
+    GOAL_STOPPED,
+    PROMOTED,
+    PROMOTING,
+    RUN,
+    SELF_FENCE,
+    START,
+    STARTED,
+    STATUS,
+    STOP,
+    STOPPED,
+    WATCH,
+    Settings,
+    environment,
+)
 from koi.proc.child import Context
+from koi.proc.reload import Reconfigured
+from koi.proc.takeover import Program, Takeover
 from koi.service import catalog, leftovers
-from koi.service.output import Output
-from koi.service.script import KILL_DELAY_S, NO_INTERPRETER, NotRun, Script, Tail
+from koi.service.script import NO_INTERPRETER, NotRun, Script, Tail
 
+MAX_MARKS = 4
+"""Folders that a service had before its present one."""
 MAX_TAILS = 16
 """Pipes of daemons that scripts have left behind and that still print; the oldest is given up."""
+WATCHED = frozenset({STARTED, PROMOTING, PROMOTED, DEMOTING})
+"""States in which `watch` runs."""
 NOT_FOR_SCRIPTS = ("KOI_SECRET", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 """Variables of koinode that are not its scripts' business."""
 
@@ -42,7 +64,7 @@ def main(context: Context) -> None:
     Worker(context).run()
 
 
-class Worker:
+class Worker(Takeover):
     """One service's process."""
 
     def __init__(self, context: Context) -> None:
@@ -53,8 +75,10 @@ class Worker:
         self.mark = leftovers.Mark(self.settings.folder, self.settings.node, self.settings.cluster_id)
         self.environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS}
         self.service = Service(self.settings)
+        self.old_marks: list[leftovers.Mark] = []
         self.script: Optional[Script] = None
-        self.program: Optional[Script] = None
+        self.program: Optional[Program] = None
+        self.watch: Optional[Script] = None
         self.fence: Optional[Script] = None
         self.stopping_since: Optional[float] = None
         """`stop` waits for the end of the program since then."""
@@ -62,6 +86,10 @@ class Worker:
         self.ending: Optional[leftovers.Ending] = None
         self.leaving = False
         """The process ends as soon as the service is stopped."""
+        self.detaching = False
+        """The process ends as soon as no script runs; the service is left as it is."""
+        self.changed: Optional[catalog.Definition] = None
+        """How the folder looks now; taken up once the service is stopped."""
         self.events: deque[Event] = deque()
 
     # --- life -------------------------------------------------------------------------------
@@ -74,42 +102,45 @@ class Worker:
         if not self._may_leave():
             self.context.run(self._deadline, self._timer)
 
-    def _begin(self) -> None:
-        """What a predecessor or a dead tree left is ended first; then the machine begins."""
-        last = self.context.last if self.context.respawned else None
-        found = leftovers.find(self.mark) if last is not None or self.context.unclean else []
-        interrupted = last.info.action if last is not None else None
-        rest = leftovers.unfinished(found, self._scripts(), interrupted)
-        program = any(one.action == catalog.RUN for one in rest)
-        if last is not None:
-            self.service = Service.adopted(self.settings, last, program_gone=self.definition.is_run)
-        elif self.context.unclean:
-            self.service = Service.unclean(self.settings)
-        for pipe in leftovers.pipes([one for one in found if one not in rest]):
-            self._keep(Tail(self.loop, pipe, Output(self._line("left"), self.loop.now), self._closed))
-        if rest:
-            log.get().warning(f"ends {len(rest)} processes that an earlier worker of {self.settings.name} left")
-        self.context.title(self.service.state)
-        patience = self.settings.stop_timeout if program else KILL_DELAY_S
-        self.ending = leftovers.Ending(self.loop, [one.pid for one in rest], patience, self._begun)
-
-    def _begun(self) -> None:
-        self._post(lambda: self.service.begin(*self._now()))
-        self._work()
-
     def _message(self, message: Any) -> None:
         if isinstance(message, Order):
             if not self.leaving:
                 self._post(lambda: self.service.order(message, *self._now()))
         elif isinstance(message, Announce):
             self._post(self.service.announce)
+        elif isinstance(message, Freeze):
+            self._freeze(message.on)
+        elif isinstance(message, Restart):
+            self._post(lambda: self.service.restart(message.why, *self._now()))
+        elif isinstance(message, Reconfigured):
+            self.context.config = message.config
+            self._take_up(self.definition)
+        elif isinstance(message, Redefine):
+            self._redefine(message.definition)
+        elif isinstance(message, Reconfigured):
+            self._reconfigure()
         elif isinstance(message, Stop):
             self._leave()
         self._work()
 
+    def _reconfigure(self) -> None:
+        """New timeouts and intervals count from the next script on; nothing is run because of them."""
+        own = catalog.settings(self.definition, self.context.config.service, override)
+        self.settings = self.service.settings = settings(self.context, own)
+        self.directory = directory(self.context, own)
+        interval = self.settings.status_interval
+        if interval is not None and self.service.status_at is not None:
+            self.service.status_at = min(self.service.status_at, self.loop.now() + interval)
+
     def _leave(self) -> None:
-        """Stop the service and then end: root said so, or is gone."""
-        if not self.leaving:
+        """Stop the service and then end: root said so, or is gone. In maintenance just end, and leave all as it is."""
+        if self.waits:
+            self._decide_alone()
+        self.detaching = self.detaching or self.waits or self.service.frozen
+        if not self.leaving and self.detaching:
+            self.leaving = True
+            log.get().info(f"leaves {self.settings.name} as it is, {self.service.state}: there is maintenance")
+        elif not self.leaving:
             self.leaving = True
             last = self.service.asked or Order(self.settings.name, GOAL_STOPPED, None, None, STOPPED)
             order = replace(last, goal=GOAL_STOPPED, failed_service=None, recover=False)
@@ -117,7 +148,9 @@ class Worker:
         self._work()
 
     def _may_leave(self) -> bool:
-        return self.leaving and self.service.settled and self.script is None and self.program is None
+        if self.detaching:
+            return self.script is None and self.watch is None
+        return self.leaving and self.service.settled and self.script is None and self.program is None and self.watch is None
 
     # --- events and effects -------------------------------------------------------------------
 
@@ -133,16 +166,17 @@ class Worker:
         while self.events:
             for effect in self.events.popleft()():
                 EFFECTS[type(effect)](self, effect)
+            self._follow()
         if self._may_leave():
             self.loop.stop()
 
     def _deadline(self) -> Optional[float]:
-        times = [one.deadline() for one in (self.script, self.program, self.fence) if one is not None]
+        times = [one.deadline() for one in (self.script, self.program, self.watch, self.fence) if one is not None]
         times += [self.service.deadline(*self._now()), self.ending.deadline if self.ending else None]
         return min((at for at in times if at is not None), default=None)
 
     def _timer(self, now: float) -> None:
-        for script in (self.script, self.program, self.fence):
+        for script in (self.script, self.program, self.watch, self.fence):
             if script is not None:
                 script.handle_timer(now)
         if self.ending is not None:
@@ -196,6 +230,9 @@ class Worker:
         try:
             os.chdir(directory)
         except OSError as error:
+            retired = self.service.asked is not None and self.service.asked.retired
+            if retired or name == STATUS:  # a folder that has vanished is the runner's business
+                raise FileNotFoundError(directory) from None
             raise NotRun(NO_INTERPRETER, f"its folder {directory} cannot be entered: {error.strerror}") from None
 
     def _ended(self, action: str, exit: Optional[int], seconds: float, line: str) -> None:
@@ -212,7 +249,7 @@ class Worker:
             (self.script.kill if effect.at_once else self.script.end)()
 
     def _run_program(self, effect: RunScript) -> None:
-        self.program = self._start(effect, catalog.RUN, self.definition.command(catalog.RUN), None, self._program_ended)
+        self.program = self._start(effect, RUN, self.definition.command(RUN), None, self._program_ended)
         if self.program is not None:
             self._ended(START, 0, 0.0, "")
 
@@ -228,22 +265,72 @@ class Worker:
         if since is not None:
             self._ended(STOP, 0, self.loop.now() - since, "")
 
-    def _program_ended(self, action: str, program: Script) -> None:
+    def _program_ended(self, action: str, program: Program) -> None:
         """The program is gone: as `stop` wanted, because everything was killed, or by itself."""
         self.program = None
-        self._keep(program.tail)
+        if program.tail is not None:
+            self._keep(program.tail)
         if self.stopping_since is not None:
             self._program_stopped()
         elif not program.told:
-            exit, line = program.exit or 0, program.output.last
-            self._post(lambda: self.service.program_ended(exit, line, *self._now()))
+            exit, line, seconds = program.exit or 0, program.output.last, program.seconds
+            self._post(lambda: self.service.program_ended(exit, line, *self._now(), RUN, seconds))
         self._work()
 
+    # --- watch, and a folder that changes -------------------------------------------------------
+
+    def _follow(self) -> None:
+        """`watch` runs beside a service that is started; a changed folder is taken up."""
+        service = self.service
+        wanted = self.definition.has_watch and service.begun and service.state in WATCHED and not service.failed
+        wanted = wanted and not service.restarting and not service.frozen and not self.leaving
+        if wanted and self.watch is None:
+            self._run_watch()
+        elif not wanted and self.watch is not None:
+            self.watch.end()
+        if self.changed is not None and service.action is None and service.state in (STOPPED, FAILED):
+            self._take_up(self.changed)
+
+    def _run_watch(self) -> None:
+        """Begin it; when it cannot be run the service fails like one whose watch has ended."""
+        effect = RunScript(WATCH, environment(self.settings, WATCH, self.service.asked), 0.0)
+        command = self.definition.command(WATCH)
+        self.watch = self._start(effect, WATCH, command, None, self._watch_ended)
+
+    def _watch_ended(self, action: str, watch: Script) -> None:
+        self.watch = None
+        self._keep(watch.tail)
+        if not watch.told:
+            exit, line, seconds = watch.exit or 0, watch.output.last, watch.seconds
+            self._post(lambda: self.service.program_ended(exit, line, *self._now(), WATCH, seconds))
+        self._work()
+
+    def _redefine(self, definition: catalog.Definition) -> None:
+        """The folder has changed: at once, unless what stops the service would be another thing than what started it."""
+        self.changed = None
+        if definition.is_run == self.definition.is_run:
+            self._take_up(definition)
+            return
+        self.changed = definition
+        why = f"{RUN} has {'appeared in' if definition.is_run else 'vanished from'} its folder"
+        self._post(lambda: self.service.restart(why, *self._now()))
+
+    def _take_up(self, definition: catalog.Definition) -> None:
+        self.changed, self.definition = None, definition
+        own = catalog.settings(definition, self.context.config.service, override)
+        self.context.definition = definition
+        self.settings = self.service.settings = settings(self.context, own)
+        self.directory = directory(self.context, own)
+        mark = leftovers.Mark(self.settings.folder, self.settings.node, self.settings.cluster_id)
+        self.old_marks = [one for one in (*self.old_marks, self.mark) if one != mark][-MAX_MARKS:]
+        self.mark = mark
+        self._post(lambda: self.service.resettle(*self._now()))
+
     def _kill_all(self, effect: KillAll) -> None:
-        for script in (self.script, self.program):
+        for script in (self.script, self.program, self.watch):
             if script is not None:
                 script.kill()
-        killed = leftovers.kill(self.mark)
+        killed = [pid for mark in (self.mark, *self.old_marks) for pid in leftovers.kill(mark)]
         if killed:
             log.get().warning(f"killed {len(killed)} processes of {self.settings.name}: {effect.why}")
 
@@ -275,7 +362,7 @@ class Worker:
 
     def _scripts(self) -> set[str]:
         """The paths by which the service's scripts are known among the processes."""
-        return {self.definition.command(action)[0] for action in (*catalog.ACTIONS, catalog.RUN)}
+        return {self.definition.command(action)[0] for action in (*catalog.ACTIONS, RUN, WATCH)}
 
 
 def directory(context: Context, own: ServiceDefaults) -> str:
@@ -294,6 +381,7 @@ def settings(context: Context, own: ServiceDefaults) -> Settings:
         self_fence=config.node.self_fence is not None,
         start_timeout=own.start_timeout, stop_timeout=own.stop_timeout, status_timeout=own.status_timeout,
         promote_timeout=own.promote_timeout, demote_timeout=own.demote_timeout, failed_timeout=own.failed_timeout,
+        restarts=own.restarts, restarts_reset=config.time.failcount_reset,
         environment=tuple(own.env),
     )
 

@@ -16,7 +16,7 @@ from koi.errors import ConfigError, KoiError
 ACTIONS = ("start", "stop", "promote", "demote", "status", "failed")
 RUN = "run"
 SETTINGS_FILE = "service.yaml"
-NOT_BUILT = ("watch", "disabled")
+WATCH, DISABLED = "watch", "disabled"
 FOLDER, FILE = "folder", "file"
 MAX_SERVICES = 100
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -38,6 +38,10 @@ class Definition:
     """The actions that have a script; all of them when the service is one file."""
     is_run: bool = False
     """`run` is a program that takes the place of start and stop."""
+    has_watch: bool = False
+    """`watch` is a monitor that runs beside the service."""
+    disabled: bool = False
+    """A file of that name stands in its folder: it is not started."""
     settings: Optional[str] = None
     """The path of its service.yaml."""
     faults: tuple[str, ...] = ()
@@ -151,14 +155,15 @@ def _define(entry: os.DirEntry[str]) -> Definition:
         fault = f"{entry.path}: cannot be read: {error.strerror}"
         return Definition(name, priority, entry.path, FOLDER, frozenset(), faults=(fault,))
     return Definition(
-        name, priority, entry.path, FOLDER, frozenset(present.intersection(ACTIONS)), RUN in present,
+        name, priority, entry.path, FOLDER, frozenset(present.intersection(ACTIONS)), RUN in present, WATCH in present,
+        DISABLED in present,
         os.path.join(entry.path, SETTINGS_FILE) if SETTINGS_FILE in present else None, tuple(_faults(entry.path, present)),
     )
 
 
 def _faults(path: str, present: set[str]) -> list[str]:
-    faults = [f"{path}/{name}: `{name}` is not built yet in this version; remove it" for name in NOT_BUILT if name in present]
-    for name in (*ACTIONS, RUN):
+    faults = []
+    for name in (*ACTIONS, RUN, WATCH):
         script = os.path.join(path, name)
         if name in present and not (os.path.isfile(script) and os.access(script, os.X_OK)):
             faults.append(f"{script}: is not executable; chmod +x {script}, or remove it")

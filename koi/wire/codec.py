@@ -74,6 +74,12 @@ def decode(data: bytes) -> tuple[str, Any]:
     return _sender(body[1]), _unpacker(kind)(body[2])
 
 
+def check(content: object) -> None:
+    """Malformed unless every field of this dataclass keeps its type hints and the bounds: for what stood in a file."""
+    kind: type = type(content)
+    _packer(kind)(content)
+
+
 # --- bytes and JSON ---------------------------------------------------------------------------
 
 _ZLIB = b"\x48"

@@ -15,7 +15,8 @@ from typing import Any, Iterable, NamedTuple, Optional
 
 from koi.errors import KoiError
 from koi.wire.codec import Malformed, decode, encode
-from koi.wire.seal import MAX_DATAGRAM, Noise, Opener, Sealer
+from koi.wire.purse import MAX_TRIES, Purse
+from koi.wire.seal import COOKIE_MAGIC, MAX_DATAGRAM, Noise, Opener, Sealer, Unproven
 
 Address = tuple[str, int]
 
@@ -25,6 +26,9 @@ MAX_TARGETS = 4096
 """Addresses for which the way out is remembered; above that it is found anew."""
 MAX_PORT_TRIES = 16
 """How often a free port is sought that is free on every bind address."""
+
+MAX_MEANINGS = 4
+"""Addresses that one name may mean."""
 
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
@@ -43,7 +47,8 @@ class Endpoint:
     """Non-blocking UDP sockets, one for each bind address, all on one port. Port 0: any free one; `port` is the real one.
 
     `noise` counts what was dropped by kind, `noise_text` holds the last words of each kind, `errors` counts what could not
-    be sent by name of errno, `warnings` says what differs from what was asked.
+    be sent by name of errno, `unproven` the datagrams that were answered with a cookie, `warnings` says what differs from what
+    was asked.
     """
 
     def __init__(self, binds: tuple[str, ...], port: int, sealer: Sealer, opener: Opener, name: str) -> None:
@@ -52,8 +57,10 @@ class Endpoint:
         self.noise_text: dict[str, str] = {}
         self.errors: Counter[str] = Counter()
         self.warnings: list[str] = []
+        self.unproven = 0
         self._sealer = sealer
         self._opener = opener
+        self._purse = Purse()
         self._sockets: list[socket.socket] = []
         self._targets: dict[Address, tuple[socket.socket, Any]] = {}
         self._open(binds, port)
@@ -82,10 +89,11 @@ class Endpoint:
         for address in addresses:
             self._send_body(address, body)
 
-    def _send_body(self, address: Address, body: bytes) -> None:
+    def _send_body(self, address: Address, body: bytes, tries: int = 1) -> None:
         try:
             sock, target = self._targets.get(address) or self._find_target(address)
-            sock.sendto(self._sealer.seal(body), target)
+            sock.sendto(self._sealer.seal(body, self._purse.cookie(address)), target)
+            self._purse.keep(self._sealer.seq, address, body, tries)
         except OSError as error:
             self._targets.pop(address, None)
             self._count_error(error)
@@ -130,8 +138,14 @@ class Endpoint:
 
     def _take(self, sock: socket.socket, datagram: bytes, sockaddr: Any, received: list[Received]) -> None:
         try:
-            opened = self._opener.open(datagram)
+            if datagram[: len(COOKIE_MAGIC)] == COOKIE_MAGIC:
+                self._take_cookie(datagram, sockaddr)
+                return
+            opened = self._opener.open(datagram, sockaddr)
             sender, message = decode(opened.body)
+        except Unproven as unproven:
+            self.unproven += 1
+            self._give_cookie(sock, unproven, sockaddr, len(datagram))
         except Noise as noise:
             self._count_noise(noise.kind, str(noise), sockaddr)
         except Malformed as fault:
@@ -141,6 +155,28 @@ class Endpoint:
             if len(self._sockets) > 1:  # the answer leaves by the socket that was asked
                 self._keep_target(address, sock, sockaddr)
             received.append(Received(address, sender, message, opened.boot))
+
+    def _give_cookie(self, sock: socket.socket, unproven: Unproven, sockaddr: Any, size: int) -> None:
+        """Never more bytes than came, for where they came from is not proven."""
+        cookie = self._sealer.seal_cookie(unproven.cookie, unproven.boot, unproven.seq)
+        if len(cookie) > size:
+            self._count_noise("short", f"a datagram of {size} bytes without a cookie", sockaddr)
+            return
+        try:
+            sock.sendto(cookie, sockaddr)
+        except OSError as error:
+            self._count_error(error)
+
+    def _take_cookie(self, datagram: bytes, sockaddr: Any) -> None:
+        """The receiver of something that was just sent wants to see this cookie: send it again, with the cookie."""
+        given = self._opener.open_cookie(datagram, self._sealer.boot)
+        sent = self._purse.refused(given.refused)
+        if sent is None:
+            raise Noise("echo", "a Cookie datagram for nothing that was sent lately")
+        self._opener.prove(given, sockaddr)
+        self._purse.put(sent.address, given.cookie)
+        if sent.tries < MAX_TRIES:
+            self._send_body(sent.address, sent.body, sent.tries + 1)
 
     def _count_noise(self, kind: str, text: str, sockaddr: Any) -> None:
         host, port = normalise(sockaddr)
@@ -195,20 +231,28 @@ def normalise(sockaddr: Any) -> Address:
 
 def resolve(host: str, port: int) -> Address:
     """The address of a host. A name is looked up once for the life of the process (this may block); KoiError if unknown."""
+    return literal(host, port) or (_look_up_once(host)[0], port)
+
+
+def literal(host: str, port: int) -> Optional[Address]:
+    """The address, in its one form, when the host is one; None when it is a name."""
     try:
         return normalise(_numeric(host, port)[1])
     except socket.gaierror:
-        return _look_up(host), port
+        return None
 
 
-@lru_cache(maxsize=1024)
-def _look_up(host: str) -> str:
+def look_up(host: str) -> tuple[str, ...]:
+    """What a name means, at most MAX_MEANINGS addresses; asks the system's resolver, so it may block. KoiError if unknown."""
     try:
         infos = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM, flags=socket.AI_ADDRCONFIG)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise KoiError(f"no address is known for {host!r} ({why}): write an IP address, or add the name to /etc/hosts") from error
-    return normalise(infos[0][4])[0]
+    return tuple(dict.fromkeys(normalise(info[4])[0] for info in infos))[:MAX_MEANINGS]
+
+
+_look_up_once = lru_cache(maxsize=1024)(look_up)
 
 
 def _numeric(host: str, port: int) -> tuple[int, Any]:

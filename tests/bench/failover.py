@@ -84,7 +84,8 @@ def fsync(folder: Path) -> float:
 def figures(seconds: list[float]) -> dict[str, Any]:
     """Minimum, median and maximum in milliseconds."""
     ms = sorted(1000 * s for s in seconds)
-    return {"trials": len(ms), "min_ms": round(ms[0], 1), "median_ms": round(statistics.median(ms), 1), "max_ms": round(ms[-1], 1)}
+    median = round(statistics.median(ms), 1)
+    return {"trials": len(ms), "min_ms": round(ms[0], 1), "median_ms": median, "max_ms": round(ms[-1], 1)}
 
 
 def run(trials: int, failover: str) -> dict[str, Any]:
@@ -96,8 +97,8 @@ def run(trials: int, failover: str) -> dict[str, Any]:
             cluster.script("10-vip", action)
         cluster.script("10-vip", "status", "exit 0")
         cluster.start()
-        kinds: tuple[tuple[str, Callable[[RealCluster], float]], ...] = (("crash", crash), ("move", move), ("status", failing_status))
-        for kind, measure in kinds:
+        kinds: dict[str, Callable[[RealCluster], float]] = {"crash": crash, "move": move, "status": failing_status}
+        for kind, measure in kinds.items():
             results[kind] = figures([measure(cluster) for _ in range(trials)])
     return {"failover": failover, "nodes": 3, "cores": os.cpu_count(), "results": results}
 
@@ -113,7 +114,8 @@ def main() -> None:
     if not options.json:
         print(f"failover: {options.failover}, 3 nodes on one machine, {report['cores']} cores")
         for kind, row in report["results"].items():
-            print(f"{kind:8} min {row['min_ms']:8.1f} ms  median {row['median_ms']:8.1f} ms  max {row['max_ms']:8.1f} ms  ({row['trials']} trials)")
+            low, median, high = (f"{row[key]:8.1f} ms" for key in ("min_ms", "median_ms", "max_ms"))
+            print(f"{kind:8} min {low}  median {median}  max {high}  ({row['trials']} trials)")
     print(json.dumps(report))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from koi.client import Client, now
+from koi.client_history import origin
 from koi.core.messages import Request, Response
 from koi.errors import KoiError, NoAnswer, Refused
 from tests.cli.fakes import ID, SECRET, FakeNode, answer, progress, redirect, refused
@@ -63,7 +64,9 @@ def test_the_leader_answers_in_the_place_of_the_node_asked() -> None:
     with FakeNode(done) as leader, FakeNode(lambda r: redirect(r, leader.port)) as follower, client(follower.port) as koi:
         koi.promote("a", reason=" disk  is\nfull ")
         assert leader.asked[0].id == follower.asked[0].id
-        assert arguments(leader.asked[0]) == {"node": "a", "reason": "disk is full", "force": False, "no_wait": False}
+        said = arguments(leader.asked[0])
+        assert said.pop("origin") == origin()
+        assert said == {"node": "a", "reason": "disk is full", "force": False, "no_wait": False}
 
 
 def test_two_nodes_that_redirect_to_each_other() -> None:
@@ -126,7 +129,7 @@ def test_what_the_other_side_would_drop_is_refused_at_once() -> None:
 def test_one_node_of_the_status() -> None:
     with FakeNode(lambda r: answer(r, status())) as fake, client(fake.port) as koi:
         assert [n["name"] for n in koi.status("b")["nodes"]] == ["b"]
-        with pytest.raises(Refused, match="no node named x; known are a, b, c"):
+        with pytest.raises(Refused, match="no node named x; nodes: a, b, c"):
             koi.status("x")
 
 
@@ -185,13 +188,43 @@ def test_wait_with_a_timeout_outlives_a_silent_node() -> None:
         assert koi.wait("master", timeout=60)["done"]
 
 
-@pytest.mark.parametrize("command", [
-    lambda koi: koi.passive("a"), lambda koi: koi.active("a"), lambda koi: koi.restart("vip"), lambda koi: koi.maintenance(True),
-    lambda koi: koi.reconfigure(), lambda koi: koi.why(), lambda koi: koi.promote("a", dry_run=True),
-])
-def test_what_is_not_built_is_refused_by_name(command: Any) -> None:
-    with client(1) as koi, pytest.raises(Refused, match="is not built yet in version 1.0.0"):
-        command(koi)
+def entry(time: str, what: str, old: str | None, new: str | None, key: str = "", node: str = "a") -> dict[str, Any]:
+    """A line of a journal."""
+    return {"time": time, "node": node, "what": what, "from": old, "to": new, "epoch": 1, "reason": f"{node} says", "key": key}
+
+
+def test_journals_are_merged_and_each_change_told_once() -> None:
+    journals = {
+        "a": [entry("1", "leader", None, "c", "leader 1"), entry("2", "master", None, "a", "master 1")],
+        "b": [entry("9", "master", None, "a", "master 1", "b"), entry("3", "maintenance", None, "maintenance", "m 1", "b")],
+        "c": [entry("1.5", "leader", None, "c", "leader 1", "c"), entry("4", "maintenance", None, "maintenance", "m late", "c")],
+    }
+    members = status(*(node(name, "Backup") for name in "abc"), node("d", "Disconnected"))
+
+    def handler(request: Request) -> Iterable[Response]:
+        if request.command == "status":
+            return answer(request, members)
+        return answer(request, {"entries": journals[arguments(request)["node"]]})
+
+    with FakeNode(handler) as fake, client(fake.port) as koi:
+        found = koi.history()
+    assert [(e["time"], e["node"], e["what"]) for e in found["entries"]] == [
+        ("1.5", "c", "leader"), ("2", "a", "master"), ("3", "b", "maintenance")]
+    assert found["missing"] == [{"node": "d", "why": "not heard"}]
+    assert all("key" not in e for e in found["entries"])
+
+
+def test_stop_of_a_master_that_nobody_can_follow_is_not_even_asked() -> None:
+    members = status(node("a", "Master"), node("b", "Live", why="db is Starting"), master="a")
+
+    def handler(request: Request) -> Iterable[Response]:
+        return answer(request, members) if request.command == "status" else done(request)
+
+    with FakeNode(handler) as fake, client(fake.port) as koi:
+        with pytest.raises(Refused, match=r"a is the master and nobody can take over: b is Live \(db is Starting\); --force"):
+            koi.stop("a")
+        assert koi.stop("b")["done"] and koi.stop("a", force=True)["done"]
+    assert [arguments(r)["node"] for r in fake.asked if r.command == "stop"] == ["b", "a"]
 
 
 def test_the_configuration_says_whom_to_ask(tmp_path: Path) -> None:

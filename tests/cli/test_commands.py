@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from koi import __version__, cli
+from koi.client_history import origin
 from koi.core.messages import Request, Response
 from tests.cli.fakes import ID, SECRET, FakeNode, answer, progress, refused
 from tests.cli.samples import failed_node, node, status
@@ -74,14 +75,22 @@ def koi(fake: FakeNode, capsys: pytest.CaptureFixture[str]) -> Shell:
     ("demote", "demote", {"force": False}), ("elect", "elect", {}),
     ("start", "start", {"node": None, "force": False}), ("start b", "start", {"node": "b", "force": False}),
     ("stop", "stop", {"node": None, "force": False}), ("stop b --force", "stop", {"node": "b", "force": True}),
-    ("recover b", "recover", {"node": "b", "force": False}),
+    ("recover b", "recover", {"node": "b", "force": False}), ("passive b", "passive", {"node": "b", "force": False}),
+    ("passive b --force", "passive", {"node": "b", "force": True}), ("active b", "active", {"node": "b"}),
+    ("restart vip", "restart", {"service": "vip", "node": None, "force": False}),
+    ("restart vip b", "restart", {"service": "vip", "node": "b", "force": False}),
+    ("maintenance on", "maintenance", {"on": True, "force": False}),
+    ("maintenance off --force", "maintenance", {"on": False, "force": True}),
+    ("reconfigure", "reconfigure", {"node": None}), ("reconfigure b", "reconfigure", {"node": "b"}),
 ])
 def test_changing_commands(koi: Shell, fake: FakeNode, words: str, asked: str, arguments: dict[str, object]) -> None:
     assert koi(*words.split(), "--reason", "the disk is full") == 0
     assert koi.out == f"{asked} done\n"
     request = fake.asked[-1]
     assert request.command == asked
-    assert dict(request.arguments) == {**arguments, "reason": "the disk is full", "no_wait": False}
+    said = dict(request.arguments)
+    assert said.pop("origin") == origin()
+    assert said == {**arguments, "reason": "the disk is full", "no_wait": False}
 
 
 def test_json_of_a_changing_command(koi: Shell, fake: FakeNode) -> None:
@@ -194,22 +203,6 @@ def test_wrong_values_are_usage_errors_that_name_the_option(koi: Shell, words: s
     assert koi(*words.split()) == 2
     option = next(word for word in words.split() if word.startswith("-"))
     assert option in koi.err
-
-
-@pytest.mark.parametrize("words", [
-    "passive a", "active a", "restart vip", "restart vip a", "maintenance on", "maintenance off", "reconfigure", "why",
-    "promote a --dry-run", "config set cluster.quorum 2",
-])
-def test_what_is_not_built_is_refused_by_name(koi: Shell, fake: FakeNode, words: str) -> None:
-    assert koi(*words.split()) == 1
-    assert words.split()[0] in koi.err
-    assert f"not built yet in version {__version__}" in koi.err
-    assert fake.asked == []
-
-
-def test_hints_do_not_hide_that_a_command_is_not_built(koi: Shell) -> None:
-    koi("pause")
-    assert "not built yet" in koi.err
 
 
 def test_config_shows_what_is_in_use_but_never_the_password(koi: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

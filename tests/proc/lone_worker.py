@@ -51,7 +51,8 @@ class Lone:
             self.script(name)
 
     def fork(self, **more: Any) -> int:
-        """Start a worker as root does; its pid."""
+        """Start a worker as root does, by default one whose runner has said that there is no maintenance; its pid."""
+        more.setdefault("frozen", False)
         if self.link is not None:
             self.link.close()
         config = configuration.loads(self.text.encode(), str(self.folder / "koi.conf"))

@@ -28,4 +28,5 @@ def spinning(main: Callable[[Context], None]) -> Callable[[Context], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(node.main(sys.argv[1:], {"elector": spinning(elector.main), "runner": spinning(runner.main), "service": worker.main}))
+    MAINS = {"elector": spinning(elector.main), "runner": spinning(runner.main), "service": worker.main}
+    sys.exit(node.main(sys.argv[1:], MAINS))

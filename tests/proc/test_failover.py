@@ -8,6 +8,7 @@ from typing import Iterator
 
 import pytest
 
+from koi.errors import Refused
 from tests.cluster import RealCluster, tree_of, until
 
 
@@ -30,8 +31,12 @@ def leader(cluster: RealCluster) -> str:
 def back_up(cluster: RealCluster, name: str) -> None:
     """Start the node again and wait until it could be promoted."""
     cluster[name].start()
-    until(f"{name} is back", lambda: any(
-        n["name"] == name and n["state"] == "Backup" and n["elector"] in ("follower", "leader") for n in cluster.status().get("nodes", ())))
+    until(f"{name} is back", lambda: _could_be_promoted(cluster, name))
+
+
+def _could_be_promoted(cluster: RealCluster, name: str) -> bool:
+    nodes = {n["name"]: n for n in cluster.status().get("nodes", ())}
+    return name in nodes and nodes[name]["state"] == "Backup" and nodes[name]["elector"] in ("follower", "leader")
 
 
 def test_each_node_dies_in_turn_and_there_is_always_one_master(cluster: RealCluster) -> None:
@@ -112,7 +117,8 @@ def test_a_failing_promote_gives_the_post_to_another(cluster: RealCluster) -> No
     master = cluster.wait_master()
     others = [n for n in cluster.nodes if n != master]
     cluster.script("20-db", "promote", "exit 7", others[0])
-    with cluster.any().client() as client, pytest.raises(Exception, match=f"{others[0]} failed to become master .*promote exited 7"):
+    words = f"{others[0]} failed to become master .*promote exited 7"
+    with cluster.any().client() as client, pytest.raises(Refused, match=words):
         client.promote(others[0])
     cluster.wait_master(others[0])
     assert cluster.overlaps() == []

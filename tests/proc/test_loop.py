@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Optional
 
 import pytest
@@ -184,3 +185,20 @@ def test_the_lease_cell_is_shared_with_forked_children() -> None:
         os.waitpid(pid, 0)
         seen.append(cell.read())
     assert seen == [12345.678901, math.inf, None, 0.0]
+
+
+def test_a_deadline_is_met_by_a_timer_that_the_sleep_of_the_machine_does_not_stop() -> None:
+    """clockid 7 is CLOCK_BOOTTIME; a timeout of epoll would count CLOCK_MONOTONIC, which stands still meanwhile."""
+    loop = Loop()
+    due, late = now() + 0.05, []
+
+    def at(time: float) -> None:
+        late.append(time - due)
+        timers = [Path(f"/proc/self/fdinfo/{fd}").read_text() for fd in os.listdir("/proc/self/fd")
+                  if os.path.islink(f"/proc/self/fd/{fd}") and os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[timerfd]"]
+        assert any("clockid: 7" in timer for timer in timers)
+        loop.stop()
+
+    loop.run(lambda: due, at)
+    loop.close()
+    assert 0.0 <= late[0] < 0.05

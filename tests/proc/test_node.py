@@ -236,6 +236,12 @@ def test_sysv_start_status_restart_stop(node: Node) -> None:
     assert cmdline(root) == "koinode: root [a]"
     assert service("start") == 0 and node.root() == root
     assert service("status") == 0 and str(root) in service.output
+    node.configure("time: {failover: soon}\n")
+    assert service("reload") == 6 and "soon" in service.output
+    node.configure("time: {status_interval: 7s}\n")
+    assert service("reload") == 0, service.output
+    until(lambda: "SIGHUP: applied time.status_interval" in (node.folder / "log").read_text())
+    assert node.root() == root
     assert service("restart") == 0, service.output
     assert is_gone(root) and node.root() != root
     assert service("stop") == 0 and is_gone(node.pids()["runner"])
@@ -258,7 +264,7 @@ def test_sysv_after_a_crash(node: Node) -> None:
 @needs_ssd
 def test_sysv_exit_codes_of_what_cannot_be_done(node: Node) -> None:
     service = Service(node)
-    assert service("reload") == 3 and "restart" in service.output
+    assert service("reload") == 7 and "not running" in service.output
     assert service() == 2 and "Usage" in service.output
     assert service("dance") == 2
     node.configure("what: 3\n")

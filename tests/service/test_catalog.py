@@ -67,11 +67,14 @@ def test_a_file_that_is_not_executable_is_ignored(tmp_path: Path) -> None:
     assert "chmod" in scan(str(tmp_path)).ignored[0][1]
 
 
-@pytest.mark.parametrize("name", ["watch", "disabled"])
-def test_what_is_not_built_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    folder(tmp_path / "db", name)
-    catalog = scan(str(tmp_path))
-    assert "not built" in check(catalog, None, lambda d, s, f: d)[0] and name in check(catalog, None, lambda d, s, f: d)[0]
+def test_watch_and_disabled(tmp_path: Path) -> None:
+    folder(tmp_path / "db", "watch")
+    folder(tmp_path / "web", "disabled", mode=0o644)
+    db, web = scan(str(tmp_path)).definitions
+    assert (db.has_watch, db.disabled, web.has_watch, web.disabled) == (True, False, False, True)
+    assert check(scan(str(tmp_path)), None, lambda d, s, f: d) == []
+    folder(tmp_path / "old", "watch", mode=0o644)
+    assert f"chmod +x {tmp_path}/old/watch" in check(scan(str(tmp_path)), None, lambda d, s, f: d)[0]
 
 
 def test_a_script_that_is_not_executable_is_named(tmp_path: Path) -> None:

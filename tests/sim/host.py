@@ -9,8 +9,9 @@ from koi.core.effects import Remember
 from koi.core.ledger import Record
 from koi.core.messages import Held, Heritage, Report, ServiceState
 from koi.core.timing import Timing
-from tests.sim.processes import PIPE_S, ElectorProcess, RunnerProcess, Scripts, Worker
+from tests.sim.processes import PIPE_S, ElectorProcess, RunnerProcess
 from tests.sim.watch import Violation, Watch
+from tests.sim.worker import Scripts, Worker
 from tests.sim.world import Clock, Network, World
 
 WAIT_FOR_WORKERS_S = 15.0
@@ -51,6 +52,11 @@ class Host:
         self.runner: Optional[RunnerProcess] = None
         self.workers: dict[str, Worker] = {}
         self.held = Held("", None, None)
+        self.detached: Optional[int] = None
+        """What a tree before this one held in maintenance, which this one has not taken up yet."""
+        self.maintenance = False
+        self.crashed = True
+        """The power failed, or was never on."""
         self.leaving = False
         """Root is dead and its workers have not all ended."""
         self.stopping = False
@@ -74,18 +80,23 @@ class Host:
         return self.elector is not None or self.runner is not None
 
     def start(self) -> None:
-        """Switch on: a reboot leaves no service running, and nothing is known of what ran before."""
-        if not self.up and not self.leaving:
+        """Start koinode; after a crash no service runs and nothing is known of what ran before."""
+        if not self.crashed:
+            self._start_again()
+        elif not self.up and not self.leaving:
+            self.crashed = False
             self.cluster.world.say(self.name, "starts")
-            self.lineage = ()
+            self.lineage, self.detached, self.maintenance = (), None, False
+            self.held = Held("", None, None)
             self._start_tree(Heritage())
 
     def _start_tree(self, heritage: Heritage) -> None:
         self.cell, self.held = None, Held("", None, heritage.renounced)
+        lasts = {name: worker.machine.told for name, worker in self.workers.items()} if heritage.detached is not None else {}
         if self.name in self.cluster.electors:
             self.start_elector()
         if self.priorities:
-            self.workers = {name: Worker(self, name, unclean=heritage.unclean) for name in self.priorities}
+            self.workers = {name: Worker(self, name, heritage.unclean, lasts.get(name)) for name in self.priorities}
             for worker in self.workers.values():
                 worker.arm()
             self.start_runner(heritage)
@@ -106,16 +117,18 @@ class Host:
     def crash(self) -> None:
         """The power fails."""
         self.cluster.world.say(self.name, "crashes")
+        self.crashed = True
         self._end(*self.workers.values())
         self.cluster.watch.inactive(self.name)
 
-    def _end(self, *workers: Worker) -> None:
+    def _end(self, *workers: Worker, keep: bool = False) -> None:
         for process in (self.elector, self.runner, *workers):
             if process is not None:
                 process.alive = False
         self.elector = self.runner = None
         self.leaving = self.stopping = False
-        self.workers = {name: worker for name, worker in self.workers.items() if worker not in workers}
+        if workers and not keep:
+            self.workers = {}
 
     def kill_elector(self) -> None:
         """SIGKILL; root starts a new one a little later."""
@@ -138,6 +151,12 @@ class Host:
             self._remember_boot(old)
             self.cluster.world.after(0.02, self._revive_runner, old)
 
+    def note_held(self, word: Held) -> None:
+        """What root keeps for the runner's successor (koi/proc/treefile.py)."""
+        self.held = word
+        if word.maintenance is not None:
+            self.maintenance, self.detached = word.maintenance, None
+
     def _remember_boot(self, runner: Optional[RunnerProcess]) -> None:
         if runner is not None:
             self.lineage = (*(boot for boot in self.lineage if boot != runner.boot), runner.boot)[-8:]
@@ -145,7 +164,8 @@ class Host:
     def _revive_runner(self, old: RunnerProcess) -> None:
         if self.runner is old:
             unclean = any(not worker.machine.clean for worker in self.workers.values())
-            self.start_runner(Heritage(self.lineage, self.held.holding, self.held.renounced, self.cell, unclean))
+            heritage = Heritage(self.lineage, self.held.holding, self.held.renounced, self.cell, unclean, self.detached)
+            self.start_runner(heritage)
 
     def kill_worker(self, name: str) -> None:
         """SIGKILL of one worker; root ends what it ran and starts a new one that adopts the service."""
@@ -158,7 +178,9 @@ class Host:
     def _revive_worker(self, old: Worker) -> None:
         if self.workers.get(old.service) is not old or self.leaving:
             return
-        self.workers[old.service] = new = Worker(self, old.service, last=old.machine.told)
+        self.workers[old.service] = new = Worker(
+            self, old.service, old.waits, old.last if old.waits else old.machine.told, old.machine.frozen,
+        )
         new.arm()
         if self.runner is not None:
             self.runner.machine.forget_orders(old.service)
@@ -173,29 +195,32 @@ class Host:
             self.stopping = True
             self.runner.deliver(self.runner.event, self.runner.machine.stop)
 
-    def stopped(self) -> None:
-        """Everything of this node is stopped: the elector resigns and the tree ends."""
+    def stopped(self, detached: bool) -> None:
+        """Everything of this node is stopped, or left as it is in maintenance: the elector resigns and the tree ends."""
         stuck = self.runner is not None and self.runner.machine.stuck()
         active = self.cluster.watch.active.get(self.name)
-        if active and not stuck:
+        if active and not stuck and not detached:
             raise Violation(f"{self.cluster.world.now:.3f} s: {self.name} says that it is stopped while {active} may be active")
         if self.elector is not None:
             self.elector.resign()
         self._remember_boot(self.runner)
-        if stuck:
+        if stuck and not detached:
             self.crash()
         else:
-            self._end(*self.workers.values())
+            self._end(*self.workers.values(), keep=detached)
 
-    def start_again(self) -> None:
-        """koinode is started after an orderly end: it knows from the run folder whom it follows."""
+    def _start_again(self) -> None:
+        """After an orderly end it knows from the run folder whom it follows."""
         if not self.up and not self.leaving:
             self.cluster.world.say(self.name, "starts again")
-            self._start_tree(Heritage(self.lineage, None, self._given_up()))
+            self._start_tree(self._after(clean=not self.maintenance))
 
-    def _given_up(self) -> Optional[int]:
-        """What a new tree takes as renounced: all that the one before it held (koi/proc/treefile.py)."""
-        return max((e for e in (self.held.holding, self.held.renounced) if e is not None), default=None)
+    def _after(self, clean: bool) -> Heritage:
+        """What a new tree takes over from the one before (koi/proc/treefile.py, adopt)."""
+        if self.maintenance:
+            self.detached = _highest(self.held.holding, self.detached)
+            return Heritage(self.lineage, None, self.held.renounced, None, True, self.detached)
+        return Heritage(self.lineage, None, _highest(self.held.holding, self.held.renounced), None, not clean)
 
     def kill_root(self, again_after: float) -> None:
         """Root dies: elector and runner with it; the workers demote, stop and end; then a new root takes over."""
@@ -213,12 +238,12 @@ class Host:
         """A new koinode waits for the workers of the dead tree, for so long; then it cleans up."""
         if not self.leaving or self.workers is not workers:
             return
-        if self.cluster.world.now < until and any(worker.alive and not worker.machine.settled for worker in workers.values()):
+        if self.cluster.world.now < until and not all(worker.left for worker in workers.values()):
             self.cluster.world.after(0.05, self._take_over, workers, until)
             return
         self.cluster.world.say(self.name, "a new root takes over")
-        self._end(*workers.values())
-        self._start_tree(Heritage(self.lineage, None, self._given_up(), None, unclean=True))
+        self._end(*workers.values(), keep=True)
+        self._start_tree(self._after(clean=False))
 
     # --- what comes in ---
 
@@ -250,3 +275,7 @@ class Host:
             runner.deliver(runner.event, runner.machine.service, message)
         else:
             runner.deliver(runner.event, runner.machine.failure, message)
+
+
+def _highest(*epochs: Optional[int]) -> Optional[int]:
+    return max((e for e in epochs if e is not None), default=None)

@@ -12,6 +12,9 @@ from tests.sim.plan import FAULTS_UNTIL_S, LONGEST_S, Plan
 CALM_S = 1.0
 """How long a cluster must be settled without a break."""
 
+GIVE_UP_S = FAULTS_UNTIL_S + 40.0
+"""By then no command is necessary any more."""
+
 PATIENCE_S = 3.0
 """How long an administrator waits for a hold to end by itself."""
 
@@ -22,6 +25,7 @@ class Administrator:
     def __init__(self, cluster: Cluster, plan: Plan) -> None:
         self.cluster, self.plan = cluster, plan
         self.held_since: Optional[float] = None
+        self.restarted: Optional[str] = None
         self.acted_at = plan.world.now
 
     def look(self) -> None:
@@ -44,12 +48,14 @@ class Administrator:
             self._send(leader, "active", ledger.passive[0])
 
     def _by_force(self, leader: Host, master: Optional[str], verb: str) -> None:
-        """Makes sure that the master is off, and says so."""
-        if master is not None:
+        """Makes sure that the master is off, and then says so."""
+        if master is not None and self.restarted != master:
             self.cluster.hosts[master].crash()
             self.cluster.hosts[master].start()
-        self._send(leader, verb, master, force=True)
-        self.held_since = None
+            self.restarted, self.acted_at = master, self.plan.world.now
+        else:
+            self._send(leader, verb, master, force=True)
+            self.held_since = self.restarted = None
 
     def _send(self, leader: Host, verb: str, node: Optional[str], force: bool = False) -> None:
         self.plan.send(leader, verb, node, force)
@@ -65,7 +71,7 @@ def heal(cluster: Cluster, plan: Plan) -> None:
     allowed = 2 * cluster.timing.failover + 5.0 + (cluster.timing.span if blank else 0.0)
     next_look, settled_since = world.now + 0.5, None
     while settled_since is None or world.now < settled_since + CALM_S:
-        assert settled_since or world.now < administrator.acted_at + allowed, _late(cluster, administrator)
+        assert settled_since or world.now < min(administrator.acted_at + allowed, GIVE_UP_S), _late(cluster, administrator)
         world.run(world.now + 0.1)
         settled_since = (settled_since or world.now) if settled(cluster) else None
         if world.now >= next_look:

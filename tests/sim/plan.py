@@ -8,7 +8,7 @@ from typing import Any, Callable
 from koi.core import timing
 from koi.core.commands import Command
 from tests.sim.host import Cluster, Host
-from tests.sim.processes import Scripts
+from tests.sim.worker import Scripts
 from tests.sim.watch import Watch
 from tests.sim.world import Clock, Network, World
 
@@ -120,7 +120,7 @@ class Plan:
         host = self._host()
         host.stop_orderly()
         for delay in (2.0, 6.0, 12.0):
-            self.world.after(delay + self.random.random(), host.start_again)
+            self.world.after(delay + self.random.random(), host.start)
 
     def _node_command(self) -> None:
         host, verb = self._host(), self.random.choice(("stop", "start", "recover"))

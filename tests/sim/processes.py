@@ -1,44 +1,26 @@
-"""The processes of a simulated machine: the real core of elector, runner and services, fed and obeyed as the shell would."""
+"""Elector and runner of a simulated machine: the real core, fed and obeyed as the shell would."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from koi.core.commands import Command
-from koi.core.effects import Become, Done, EndScript, KillAll, Log, Persist, Remember, RunScript, Send, SetLease, Tell
+from koi.core.effects import Become, Done, Log, Persist, Remember, Send, SetLease, Tell
 from koi.core.elector import Elector
 from koi.core.ledger import Record
-from koi.core.messages import Announce, Held, Heritage, NodeCommand, NodeResult, Order, Report, ServiceState, State, Stopped, Vouch
+from koi.core.messages import Held, Heritage, NodeCommand, NodeResult, Order, Report, State, Stopped, Vouch
+from koi.core.pipe import Freeze
 from koi.core.recovery import Recovery
 from koi.core.runner import Runner, RunnerSettings
 from koi.core.seat import Seat
-from koi.core.service import Service
-from koi.core.states import GOAL_STOPPED, STOPPED, Settings
 from tests.sim.world import Process
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
 
 PIPE_S = 0.0001
-KILL_S = 1.0
-
-
-@dataclass
-class Scripts:
-    """How the scripts of a host behave: duration in seconds and chance of failure, by action."""
-
-    seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
-    failing: dict[str, float] = field(default_factory=dict)
-    hanging: dict[str, float] = field(default_factory=dict)
-
-    def draw(self, action: str, random: Random) -> tuple[Optional[float], int]:
-        """Duration (None: it hangs) and exit code."""
-        if random.random() < self.hanging.get(action, 0.0):
-            return None, 0
-        low, high = self.seconds.get(action, (0.01, 0.05))
-        return random.uniform(low, high), int(random.random() < self.failing.get(action, 0.0))
+"""How long a message takes from one process of a node to another."""
 
 
 class ElectorProcess(Process):
@@ -167,88 +149,14 @@ class RunnerProcess(Process):
     def _tell(self, to: str, message: Any) -> None:
         if isinstance(message, Held):
             previous = self.host.held
-            self.host.held = message
+            self.host.note_held(message)
             if message.holding is not None and message.holding != previous.holding:
                 self.host.cluster.watch.begins(self.host.name, message.holding)
-        elif isinstance(message, (Order, Announce)):
+        elif isinstance(message, (Order, Freeze)):
             worker = self.host.workers[to.removeprefix("service:")]
-            self.world.after(PIPE_S, worker.deliver, *((worker.order, message) if isinstance(message, Order) else (worker.announce,)))
+            handle = worker.order if isinstance(message, Order) else worker.freeze
+            self.world.after(PIPE_S, worker.deliver, handle, message)
         elif isinstance(message, Stopped):
-            self.host.stopped()
+            self.host.stopped(message.detached)
         elif isinstance(message, NodeResult):
             self.world.say(self.name, f"{message.id}: {message.message}")
-
-
-class Worker(Process):
-    """A service's machine and its scripts."""
-
-    def __init__(self, host: Host, name: str, unclean: bool = False, last: Optional[ServiceState] = None) -> None:
-        super().__init__(host.cluster.world, host.clock, f"{host.name}/{name}")
-        self.host, self.service = host, name
-        settings = Settings(
-            name, node=host.name, priority=host.priorities[name], grace=host.cluster.timing.grace,
-            promote_timeout=5.0, demote_timeout=5.0, start_timeout=8.0, stop_timeout=5.0,
-        )
-        if last is not None:
-            self.machine = Service.adopted(settings, last)
-        else:
-            self.machine = Service.unclean(settings) if unclean else Service(settings)
-        self.running = 0
-        """Which script runs; an end of another one is of the past."""
-        self.carry_out(self.machine.begin(self.clock.read(), host.cell))
-
-    def deadline(self) -> Optional[float]:
-        return self.machine.deadline(self.clock.read(), self.host.cell)
-
-    def wake(self) -> None:
-        self.carry_out(self.machine.handle_timer(self.clock.read(), self.host.cell))
-
-    def order(self, order: Order) -> None:
-        """The runner's wish."""
-        self.carry_out(self.machine.order(order, self.clock.read(), self.host.cell))
-
-    def leave(self) -> None:
-        """Root is gone: demote and stop, as koi/proc/worker.py does."""
-        asked = self.machine.asked or Order(self.service, GOAL_STOPPED, None, None, STOPPED)
-        self.order(replace(asked, goal=GOAL_STOPPED, failed_service=None, recover=False))
-
-    def announce(self) -> None:
-        """A new runner asks."""
-        self.carry_out(self.machine.announce())
-
-    def _ended(self, number: int, action: str, exit: Optional[int], seconds: float) -> None:
-        if number != self.running:
-            return
-        self.running += 1
-        if exit == 0 and action in ("demote", "stop"):
-            self.host.cluster.watch.inactive(self.host.name, self.service)
-        self.world.say(self.name, f"{action} ended: {exit}")
-        self.carry_out(self.machine.ended(action, exit, seconds, "", self.clock.read(), self.host.cell))
-
-    def carry_out(self, effects: list[Any]) -> None:
-        """Do what the service asks for."""
-        for effect in effects:
-            if isinstance(effect, RunScript):
-                self._run(effect)
-            elif isinstance(effect, EndScript):
-                self.world.after(0.001, self.deliver, self._ended, self.running, self.machine.action, -9 if effect.at_once else -15, 0.1)
-            elif isinstance(effect, KillAll):
-                self.world.say(self.name, f"everything killed: {effect.why}")
-                self.host.cluster.watch.inactive(self.host.name, self.service)
-                if self.machine.action is not None:
-                    self.world.after(0.001, self.deliver, self._ended, self.running, self.machine.action, -9, 0.1)
-            elif isinstance(effect, Tell):
-                self.world.after(PIPE_S, self.host.tell_runner, effect.message)
-
-    def _run(self, effect: RunScript) -> None:
-        action, host = effect.action, self.host
-        if action == "promote":
-            host.cluster.watch.promote(host.name, self.service)
-        self.running += 1
-        seconds, code = host.scripts.draw(action, self.world.random)
-        self.world.say(self.name, f"{action} begins")
-        timeout = effect.timeout
-        if seconds is None or seconds > timeout:
-            self.world.after(timeout + KILL_S, self.deliver, self._ended, self.running, action, None, timeout)
-        else:
-            self.world.after(seconds, self.deliver, self._ended, self.running, action, code, seconds)

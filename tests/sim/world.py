@@ -10,6 +10,9 @@ from typing import Any, Callable, Optional
 QUICK_S = (0.0002, 0.002)
 """Transit on a quiet network, in seconds."""
 
+MAX_BURST = 20_000
+"""Events within a millisecond."""
+
 SLOW_S = (0.05, 0.6)
 """Transit of a datagram that is delayed."""
 
@@ -22,6 +25,7 @@ class World:
         self.now = 0.0
         self.queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self.events = 0
+        self.quiet_at, self.burst = 0.0, 0
         self.tracing = tracing
         self.trace: list[str] = []
 
@@ -41,7 +45,15 @@ class World:
             time, _, call, arguments = heapq.heappop(queue)
             self.now = time
             call(*arguments)
+            self._count(time)
         self.now = until
+
+    def _count(self, time: float) -> None:
+        """Something that asks to be woken again and again at the same time would spin in the product as well."""
+        if time > self.quiet_at + 0.001:
+            self.quiet_at, self.burst = time, 0
+        self.burst += 1
+        assert self.burst < MAX_BURST, f"more than {MAX_BURST} events within a millisecond"
 
     def say(self, who: str, text: str) -> None:
         """One line of the trace."""
@@ -59,6 +71,8 @@ class Network:
     repeat: float = 0.0
     slow: float = 0.0
     lost: int = 0
+    lag: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds that every datagram of a link takes longer."""
 
     def send(self, source: str, to: str, deliver: Callable[..., None], *arguments: Any) -> None:
         """One datagram; it comes never, once or twice."""
@@ -66,7 +80,7 @@ class Network:
         if (source, to) in self.cut or (self.loss and random.random() < self.loss):
             self.lost += 1
             return
-        self.world.after(self._transit(source == to), deliver, *arguments)
+        self.world.after(self._transit(source == to) + self.lag.get((source, to), 0.0), deliver, *arguments)
         if self.repeat and random.random() < self.repeat:
             self.world.after(self._transit(False) * 3, deliver, *arguments)
 
@@ -80,9 +94,14 @@ class Network:
         """Cut all links between the sides."""
         self.cut = {(a, b) for one in sides for other in sides if one is not other for a in one for b in other}
 
+    def part(self, *pairs: tuple[str, str]) -> None:
+        """Cut these links in both directions."""
+        self.cut |= {(a, b) for a, b in pairs} | {(b, a) for a, b in pairs}
+
     def heal(self) -> None:
         """A quiet network again."""
         self.cut = set()
+        self.lag = {}
         self.loss = self.repeat = self.slow = 0.0
 
 

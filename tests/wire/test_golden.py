@@ -10,10 +10,11 @@ import pytest
 
 from koi.core.messages import DATAGRAMS, Fenced, Heartbeat, Hello, Last, Ledger, Report, Request, Resign, ServiceInfo
 from koi.wire.codec import decode, encode
-from koi.wire.seal import VERSION, Opener, Sealer, cluster_key
+from koi.wire.seal import NO_COOKIE, VERSION, Given, Opener, Sealer, cluster_key
 from tests.wire.wire_strategies import example
 
 KEY, CLUSTER, BOOT = bytes(range(32)), 13, bytes(range(16))
+HERE = ("10.0.0.1", 42012)
 
 FULL = [
     Heartbeat(5, 12, -1, (5, 17), Ledger(7, "b", True, "c", True, "maintenance", ("d",), Fenced("a", "0a", 6), ("id",), "ü"), 9),
@@ -26,24 +27,24 @@ FULL = [
 BODIES = [
     '["Election","a",[1,1]]',
     '["Answer","a",[1]]',
-    '["Vote","a",[1,[1,1],[1,null,false,null,false,null,[],null,[],"reason"],1]]',
+    '["Vote","a",[1,[1,1],[1,null,false,null,false,null,[],null,[],"reason",null],1]]',
     '["Nack","a",[1]]',
-    '["Heartbeat","a",[1,1,1,[1,1],[1,null,false,null,false,null,[],null,[],"reason"],1,"config"]]',
-    '["Ack","a",[1,1,1,[1,1],null,"config",[]]]',
+    '["Heartbeat","a",[1,1,1,[1,1],[1,null,false,null,false,null,[],null,[],"reason",null],1,"config"]]',
+    '["Ack","a",[1,1,1,[1,1],null,"config",[],null]]',
     '["Challenge","a",[1,1,1]]',
     '["Resign","a",[1]]',
     '["Hello","a",["nonce",1]]',
-    '["Known","a",["nonce",1,false,1,[1,1],[1,null,false,null,false,null,[],null,[],"reason"],1]]',
+    '["Known","a",["nonce",1,false,1,[1,1],[1,null,false,null,false,null,[],null,[],"reason",null],1]]',
     '["Report","a",["name","boot",1,[],null,null,false,"why","state","mode",1,0.5,1,false,null,1,null,false,false,n'
-    'ull,null,1,"release","config","digest",null,[]]]',
+    'ull,null,1,"release","config","digest",null,[],false]]',
     '["Vouch","a",[1,[1,1],"boot",1,0.5,0.5,false,null,null,"digest"]]',
     '["State","a",["boot",1,[1,1],null,null,1,false,null,false,false,"digest"]]',
     '["Request","a",["id","command",[]]]',
     '["Response","a",["id","answer",1,1,"text"]]',
-    '["Heartbeat","a",[5,12,-1,[5,17],[7,"b",true,"c",true,"maintenance",["d"],["a","0a",6],["id"],"ü"],9,""]]',
+    '["Heartbeat","a",[5,12,-1,[5,17],[7,"b",true,"c",true,"maintenance",["d"],["a","0a",6],["id"],"ü",null],9,""]]',
     '["Report","a",["b","0b",3,["0a"],7,6,true,"","Stopped","active",0,0.0,0,false,1.5,0,null,false,false,[5,17],nu'
     'll,0,"","","",[["vip",10,"Promoted","status",false,4711,["status",-9,0.25]],'
-    '["web",null,"Failed",null,false,null,null]],["slow disk"]]]',
+    '["web",null,"Failed",null,false,null,null]],["slow disk"],false]]',
     '["Request","a",["1f","promote",[["node","b"],["force",true],["wait",1.5],["n",-3],["reason",null]]]]',
 ]
 
@@ -54,6 +55,11 @@ SEALED = {
         "6b6f69010000000d000102030405060708090a0b0c0d0e0f00000000000000020000000000000000"
         "10c2ca6219a0dd1f395bd15c93e62260c4f849d047bef4700394bb56afad1860e98f",
 }
+
+COOKIE = (
+    "6b6f63010000000d000102030405060708090a0b0c0d0e0f0000000000000001636f6f6b69652121"
+    "30a291f66ec5081482bc822e464c08f51fc57f53802a830d"
+)
 
 
 @pytest.mark.parametrize(("message", "body"), list(zip([*map(example, DATAGRAMS), *FULL], BODIES, strict=True)))
@@ -70,11 +76,19 @@ def test_a_deflated_body() -> None:
 
 def test_sealed_datagrams() -> None:
     sealer, opener = Sealer(KEY, CLUSTER, BOOT), Opener(KEY, CLUSTER)
+    opener.prove(Given(BOOT, 0, 0, NO_COOKIE), HERE)
     for body, datagram in SEALED.items():
         assert sealer.seal(body).hex() == datagram
-        assert opener.open(bytes.fromhex(datagram)).body == body
+        assert opener.open(bytes.fromhex(datagram), HERE).body == body
     assert decode(body) == ("a", Resign(7))
     assert VERSION == 1
+
+
+def test_a_cookie_datagram() -> None:
+    asked = bytes(range(16, 32))
+    datagram = Sealer(KEY, CLUSTER, BOOT).seal_cookie(b"cookie!!", asked, 258)
+    assert datagram.hex() == COOKIE
+    assert Opener(KEY, CLUSTER).open_cookie(datagram, asked) == Given(BOOT, 1, 258, b"cookie!!")
 
 
 def test_the_cluster_key() -> None:

@@ -1,0 +1,117 @@
+"""What an administrator asks of one node: start, stop, recover, and restart of one service.
+
+Rule: a command is answered when its effect is there, or cannot come. In maintenance all of them are refused, for no
+script is run then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+from koi.core.effects import Remember, Tell
+from koi.core.messages import NodeCommand, NodeResult, ServiceState
+from koi.core.node import Node
+from koi.core.ordering import PROMOTED, STARTED, reached
+from koi.core.pipe import Restart
+
+if TYPE_CHECKING:
+    from koi.core.recovery import Recovery
+
+MAX_COMMANDS = 16
+IN_MAINTENANCE = "the cluster is in maintenance, so no script is run; 'koi maintenance off' ends it"
+
+
+class Commanded(Node):
+    """A node that takes commands."""
+
+    recovery: Recovery
+    recover_at: Optional[float]
+    last_failure: Optional[str]
+    commands: list[NodeCommand]
+    went_down: set[str]
+    """Ids of restart commands whose service has been seen stopping."""
+
+    def _take(self, command: NodeCommand, now: float) -> None:
+        """Begin to carry a command out, or refuse it."""
+        refused = self._refusal(command)
+        if refused:
+            self.out.append(Tell("elector", NodeResult(command.id, False, refused)))
+        elif command.id not in [c.id for c in self.commands]:
+            self.commands.append(command)
+            verbs = {"start": self._start, "stop": self._stop, "recover": self._recover, "restart": self._restart}
+            verbs[command.verb](command, now)
+
+    def _refusal(self, command: NodeCommand) -> str:
+        name = self.settings.name
+        if len(self.commands) >= MAX_COMMANDS:
+            return "too many commands wait on this node; try again later"
+        if self.maintenance:
+            return IN_MAINTENANCE
+        if command.verb != "restart":
+            return ""
+        if command.service not in self.priorities:
+            return f"{name} has no service {command.service}; services: {', '.join(sorted(self.priorities)) or 'none'}"
+        if self.failed or self.stopped or self.stopping:
+            verb = "recover" if self.failed else "start"
+            return f"{name} is {self.state}, so {command.service} is not running; 'koi {verb} {name}' starts it"
+        if command.service in self.disabled:
+            return f"{command.service} is disabled on {name}; remove the file `disabled` from its folder to start it"
+        return ""
+
+    def _start(self, command: NodeCommand, now: float) -> None:
+        if self.stopped:
+            self.stopped = False
+            self.out.append(Remember(False, bool(self.maintenance)))
+
+    def _stop(self, command: NodeCommand, now: float) -> None:
+        if not self.stopped:
+            self.stopped = True
+            self.out.append(Remember(True, bool(self.maintenance)))
+
+    def _recover(self, command: NodeCommand, now: float) -> None:
+        self.recovery.forget()
+        if self.failed:
+            self.recover_at = now
+
+    def _restart(self, command: NodeCommand, now: float) -> None:
+        why = f"asked by {command.origin or 'an administrator'}{': ' + command.reason if command.reason else ''}"
+        self.out.append(Tell(f"service:{command.service}", Restart(why)))
+
+    def _watch_restarts(self, state: ServiceState) -> None:
+        """A service that was seen down after the command was given is being restarted."""
+        if not reached(state, STARTED) or state.info.state == "Demoting":
+            self.went_down.update(c.id for c in self.commands if c.verb == "restart" and c.service == state.info.name)
+
+    def _answer_commands(self) -> None:
+        for command in list(self.commands):
+            result = self._result(command)
+            if result is not None:
+                self.commands.remove(command)
+                self.went_down.discard(command.id)
+                self.out.append(Tell("elector", result))
+
+    def _result(self, command: NodeCommand) -> Optional[NodeResult]:
+        name = self.settings.name
+        if command.verb == "restart":
+            return self._restarted(command)
+        if command.verb == "stop":
+            return NodeResult(command.id, True, f"{name} is stopped") if self._all_ended() and self.holding is None else None
+        if self.state in ("Backup", "Master"):
+            return NodeResult(command.id, True, f"{name} is {self.state}")
+        if self.stopped and command.verb == "recover":
+            what = f"failures of {name} are forgotten; it is stopped by hand, 'koi start {name}' starts it"
+            return NodeResult(command.id, True, what)
+        if self.failed and self.recover_at is None and self._all_ended():
+            return NodeResult(command.id, False, f"{name} failed again ({self.last_failure}); see 'koi failures'")
+        return None
+
+    def _restarted(self, command: NodeCommand) -> Optional[NodeResult]:
+        service, name = command.service, self.settings.name
+        if self.failed:
+            what = f"{service} of {name} was not restarted: {self.last_failure}; see 'koi failures'"
+            return NodeResult(command.id, False, what)
+        level = PROMOTED if self.holding is not None and not self.letting_go else STARTED
+        state = self.services.get(service)
+        if command.id not in self.went_down or state is None or not reached(state, level):
+            return None
+        return NodeResult(command.id, True, f"{service} of {name} was restarted and is {state.info.state}")

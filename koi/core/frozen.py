@@ -1,0 +1,58 @@
+"""A service in maintenance: no script is begun, what ends meanwhile is kept, and afterwards `status` has the first word.
+
+Rule: maintenance changes nothing about the lease. A promoted service whose lease ends is demoted although the runner
+says maintenance, for only a lease without end (PROTOCOL.md section 7) tells that a majority says so too. A service
+that was taken over from a koinode that is gone waits with that until it has seen a lease, or until maintenance is over.
+"""
+
+from __future__ import annotations
+
+from koi.core.deadman import Watched
+from koi.core.effects import INFO, WARNING
+from koi.core.states import PROMOTE, QUIET, RUN, STATUS, STOPPED
+
+
+class Frozen(Watched):
+    """A service that may be frozen."""
+
+    __slots__ = ()
+
+    @property
+    def _may_act(self) -> bool:
+        """Whether scripts may be begun: not in maintenance, unless the lease is lost (rule 7)."""
+        return not self.frozen or self.lost_at is not None
+
+    @property
+    def _must_let_go(self) -> bool:
+        """Whether the lease was lost although the service is frozen, and something must be done about it."""
+        return self.forced or (self.action == PROMOTE and self.lost_at is not None)
+
+    def _postpone(self, action: str, why: str) -> None:
+        """The script that follows on one that ended in maintenance."""
+        self.postponed = action, why
+        self._log(INFO, f"{action} of {self.settings.name} waits for the end of maintenance: {why}")
+
+    def _note_program_gone(self, name: str, exit: int) -> None:
+        self.program_gone = self.program_gone or name == RUN
+        self._log(WARNING, f"{name} of {self.settings.name} has ended (exit {exit}); in maintenance that is left as it is")
+
+    def _thaw(self, now: float) -> None:
+        """Maintenance is over: what has ended meanwhile is put right, and `status` is asked first."""
+        self.guarded = True
+        if self.program_gone and self.state in QUIET:
+            self.up = False
+            why = "its program has ended in maintenance"
+            self._log(WARNING, f"{self.settings.name} was {self.state}, but {why}; it is put right")
+            self.become(STOPPED, why)
+        self.program_gone = False
+        if self.settings.status_interval is not None and self.state in QUIET:
+            self.status_at, self.check_first = now, True
+
+    @property
+    def _checks(self) -> bool:
+        """Whether `status` comes before all else."""
+        return self.check_first and self.state in QUIET and self.lost_at is None and not self.failed
+
+    def _checked(self, action: str) -> None:
+        if action == STATUS:
+            self.check_first = False

@@ -1,0 +1,62 @@
+"""What is put right on the node itself, before the node counts as failed.
+
+What `status` finds is taken as the truth (status.py), and a service with `restarts` is stopped and started again when
+it fails. Both are told like failures, so that `koi failures` has them.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from koi.core import status
+from koi.core.effects import WARNING, Tell
+from koi.core.facts import Result
+from koi.core.frozen import Frozen
+from koi.core.messages import Failure
+from koi.core.states import FAILING, GOAL_STOPPED, PROMOTED, STATUS, STOPPED, outcome
+
+
+class Mending(Frozen):
+    """A service that is put right."""
+
+    __slots__ = ()
+
+    def _correct(self, finding: status.Finding, result: Result, now: float) -> None:
+        """What status finds is the truth; put right more than three times in a minute it is a failure."""
+        self.promoted = finding.state == PROMOTED
+        self.corrections = status.noted(self.corrections, now)
+        if status.too_many(self.corrections):
+            what = f"{finding.why}, {len(self.corrections)} times within {status.CORRECTIONS_S:g} s"
+            self._fails(Result(STATUS, result.exit, result.seconds, result.line), what, now)
+            return
+        self.up = finding.state != STOPPED
+        what = f"it was {self.state}, but {finding.why}; it is put right"
+        self._log(WARNING, f"{self.settings.name}: {what}")
+        self._tell_failure(STATUS, result.exit, result.seconds, result.line, what)
+        self.become(finding.state, finding.why)
+
+    def _failure(self, result: Result, now: float) -> None:
+        """A script failed: the service waits for the runner, which demotes and stops the node in its order."""
+        self._fails(result, outcome(result.action, result.exit, self.settings.timeout(result.action)), now)
+
+    def _fails(self, result: Result, what: str, now: float) -> None:
+        """The service fails; while it has restarts left it is stopped and started again instead of failing its node."""
+        if not self._starts_again(result, what, now):
+            self._fail(result.action, result.exit, result.seconds, result.line, what)
+        self.become(FAILING, what)
+
+    def _starts_again(self, result: Result, what: str, now: float) -> bool:
+        """Whether a restart is left, and wanted; it is then under way."""
+        settings = self.settings
+        recent = tuple(at for at in self.restarts if now - at < settings.restarts_reset)
+        if len(recent) >= settings.restarts or self.goal in (None, GOAL_STOPPED) or self.forced or self.failed:
+            return False
+        self.restarts = (*recent, now)
+        self.restarting = True
+        what = f"{what}; it is stopped and started again ({len(self.restarts)} of {settings.restarts} times)"
+        self._log(WARNING, f"{settings.name}: {what}{': ' + result.line if result.line else ''}")
+        self._tell_failure(result.action, result.exit, result.seconds, result.line, what)
+        return True
+
+    def _tell_failure(self, action: str, exit: Optional[int], seconds: float, line: str, what: str) -> None:
+        self._effects += (Tell("runner", Failure(self.settings.name, action, exit, seconds, line, what)),)

@@ -1,0 +1,58 @@
+"""Two nodes of one name: which of the two is believed, and the words that name both.
+
+Rule kept (PROTOCOL.md rule 5.5): a second living boot of a name, not descended from the first, is refused while the first
+still reports, unless it is the older one; the one that holds the present epoch is never displaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Hashable, Optional
+
+from koi.core.arbiter import Seen
+from koi.core.messages import Report
+from koi.core.timing import Timing
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Two boots of one name of which neither descends from the other."""
+
+    boots: frozenset[str]
+    since: float
+    text: str
+    warned_at: Optional[float] = None
+    """When both were last known to be alive; None while the first may just have ended."""
+
+
+def strangers(known: Seen, report: Report) -> bool:
+    """Whether the report is of another boot that does not descend from the known one."""
+    return known.report.boot not in (report.boot, *report.lineage)
+
+
+def refused(known: Seen, report: Report, epoch: int, timing: Timing, now: float) -> bool:
+    """Whether the known boot stays and the report of another one is not believed."""
+    if not strangers(known, report) or now > known.at + timing.lease + 3 * timing.heartbeat:
+        return False
+    if epoch in (known.report.holding, report.holding):
+        return known.report.holding == epoch
+    return known.report.uptime + now - known.at >= report.uptime
+
+
+def watch(before: Optional[Rivals], known: Seen, report: Report, origin: Hashable, now: float) -> Rivals:
+    """What is known of two such boots after the second has reported; `warned_at` is set once both go on talking."""
+    boots = frozenset((known.report.boot, report.boot))
+    if before is None or before.boots != boots:
+        return Rivals(boots, now, _text(known, report, origin))
+    return replace(before, warned_at=now) if known.at > before.since else before
+
+
+def _text(known: Seen, report: Report, origin: Hashable) -> str:
+    one, other = _where(known.origin, known.report), _where(origin, report)
+    both = f"two nodes call themselves {report.name}: {one} and {other}"
+    return f"{both}; the younger is refused. Give one of them another name or stop it"
+
+
+def _where(origin: object, report: Report) -> str:
+    host = origin[0] if isinstance(origin, tuple) else origin
+    return f"{host} (port {report.port})"

@@ -1,0 +1,165 @@
+"""The commands that look, on a real cluster: what they print, for people and for programs, and their exit codes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from koi import __version__
+from tests.cli.conftest import Koi
+from tests.cluster import REPOSITORY, until
+
+CLUSTER_KEYS = {
+    "id", "leader", "term", "epoch", "master", "target", "manual", "maintenance", "passive", "reason", "quorum", "timing",
+    "warnings",
+}
+NODE_KEYS = {
+    "name", "address", "elector", "runner", "state", "mode", "promotable", "preference", "seen", "uptime", "failcount",
+    "last_failure", "version", "services",
+}
+SERVICE_KEYS = {"name", "priority", "state", "action", "failed", "pid", "last"}
+
+
+def test_status_answers_the_question_first(koi: Koi, master: str) -> None:
+    assert koi("status") == 0
+    first = koi.out.splitlines()[0]
+    assert first.startswith(f"{master} is master (epoch ") and first.endswith("3 of 3 electors agree; all well.")
+
+
+def test_status_as_json_has_every_field(koi: Koi) -> None:
+    status = koi.json("status")
+    assert set(status["cluster"]) >= CLUSTER_KEYS
+    assert status["cluster"]["quorum"] == {"need": 2, "have": 3, "electors": 3}
+    assert [node["name"] for node in status["nodes"]] == ["a", "b", "c", "d"]
+    for node in status["nodes"]:
+        assert set(node) >= NODE_KEYS
+        for service in node["services"]:
+            assert set(service) >= SERVICE_KEYS
+    witness, lone = status["nodes"][2], status["nodes"][3]
+    assert witness["state"] is None and witness["elector"] in ("leader", "follower")
+    assert lone["elector"] is None and [s["priority"] for s in lone["services"]] == [10, 20]
+    assert lone["version"] == __version__
+
+
+def test_every_node_tells_the_same(koi: Koi, master: str) -> None:
+    for node in "abcd":
+        assert koi.json("status", node=node)["cluster"]["master"] == master
+
+
+def test_status_of_one_node(koi: Koi, master: str) -> None:
+    assert koi("status", master) == 0
+    assert "db" in koi.out and "Promoted" in koi.out
+    assert koi("status", "x") == 1
+    assert "there is no node named x" in koi.err and "a, b, c, d" in koi.err
+
+
+def test_the_check_for_monitors(koi: Koi, master: str) -> None:
+    assert koi("status", "--check") == 0
+    assert koi.out.startswith(f"KOI OK - {master} is master")
+    assert koi("status", "c", "--check") == 0
+    assert koi.json("status", "--check")["code"] == 0
+
+
+def test_local_is_the_node_asked_with_its_processes(koi: Koi) -> None:
+    for name in "abd":
+        node = koi.json("local", node=name)
+        assert node["name"] == name
+        pids = node["pids"]
+        assert set(pids["services"]) == {"db", "web"}
+        for pid in (pids["root"], pids["runner"], *pids["services"].values()):
+            assert Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"koinode: ")
+    assert koi("local") == 0
+    path = next(line for line in koi.out.splitlines() if "koi-service.sh" in line).split()[-1]
+    assert os.path.isfile(path)
+
+
+def test_tree(koi: Koi, master: str) -> None:
+    assert koi("tree") == 0
+    assert f"── {master} " in koi.out and "└── web" in koi.out
+    assert koi.json("tree")["cluster"]["master"] == master
+
+
+def test_columns_are_aligned(koi: Koi) -> None:
+    koi("status")
+    table = koi.out.split("\n\n")[1].splitlines()
+    column = table[0].index("SERVICE")
+    assert all(line[column - 1] == " " and line[column] != " " for line in table[1:])
+
+
+def test_a_node_that_lags_is_named_and_not_promoted(koi: Koi, backup: str) -> None:
+    koi.flag("lag", backup)
+    until(f"{backup} is Live", lambda: koi.node(backup)["state"] == "Live")
+    assert koi("status") == 0
+    assert f"{backup} is Live (db says: running, but not ready to be promoted)" in koi.out.splitlines()[0]
+    assert koi("status", "--check") == 1
+    assert koi("promote", backup) == 1
+    assert f"{backup} cannot be promoted" in koi.err and "not ready" in koi.err
+
+
+@pytest.mark.parametrize("words", ["master", "leader", "quorum", "state c x", "master=x y"])
+def test_wait(koi: Koi, words: str) -> None:
+    good = len(words.split()) == 1
+    assert koi("wait", *words.split(), "--timeout", "5") == (0 if good else 1)
+    assert koi.out if good else koi.err
+
+
+def test_wait_for_what_is_and_what_is_not(koi: Koi, master: str, backup: str) -> None:
+    assert koi("wait", "state", backup, "Backup") == 0
+    assert koi("wait", f"master={master}") == 0
+    assert koi("wait", f"master={backup}", "--timeout", "0.3") == 3
+    assert f"not true within 0.3 s: master={backup}" in koi.err
+    assert koi("wait", f"master={backup}", "--timeout", "0.3", node="d") == 3
+
+
+def test_nobody_there_says_how_to_start_it(koi: Koi, root: Path) -> None:
+    config = root / "nobody.conf"
+    config.write_text("node: {name: z}\ncluster: {password: nobody is there, port: 9}\n")
+    config.chmod(0o600)
+    assert koi("-t", "0.2", "-f", str(config), "local") == 3
+    assert "no koinode answers at 127.0.0.1:9; start it with: koinode -f" in koi.err
+
+
+def test_another_password_gets_no_answer(koi: Koi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KOI_SECRET", "not the password")
+    assert koi("-t", "0.3", "status") == 3
+
+
+def test_a_host_without_a_configuration(koi: Koi, master: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, _, port = koi.json("status")["nodes"][1]["address"].partition(":")
+    config = str(koi.cluster["a"].config)
+    assert koi("-H", address, "-p", port, "local") == 0 and "b" in koi.out.split()
+    assert koi("-H", "b", "wait", "master") == 0 and config
+
+
+def test_watch_outlives_the_node_that_it_asks(koi: Koi, master: str) -> None:
+    asked = "a" if master != "a" else "b"
+    terminal, inner = pty.openpty()
+    command = [sys.executable, "-m", "koi.cli", "-f", str(koi.cluster[asked].config), "watch"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm"}
+    process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=environment)
+    os.close(inner)
+    try:
+        see(terminal, f"{master} is master")
+        koi.cluster[asked].kill_all()
+        see(terminal, f"{asked} is not heard for")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        os.close(terminal)
+        koi.cluster[asked].start()
+
+
+def see(terminal: int, words: str) -> None:
+    """Reads what the terminal shows until the words come."""
+    text = ""
+    while words not in text:
+        assert select.select([terminal], [], [], 20)[0], text
+        text += os.read(terminal, 65536).decode(errors="replace")

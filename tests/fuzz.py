@@ -1,0 +1,150 @@
+"""A long run of mutated inputs against everything that reads bytes: `python -m tests.fuzz [--inputs N] [--seconds S] [--seed N]`.
+
+Each target takes bytes and may only raise what it promises for bad input; anything else is a finding, which is printed
+with the input and ends the run with exit code 1. A plain mutation loop: no tools, and a seed replays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from typing import Any, Callable
+
+from koi.client_exchange import Exchange
+from koi.core.ledger import Record
+from koi.core.messages import DATAGRAMS, Response
+from koi.errors import KoiError
+from koi.proc import files
+from koi.wire.codec import Malformed, decode, encode
+from koi.wire.seal import NO_COOKIE, Given, Noise, Opener, Sealer
+from tests.wire.wire_strategies import example
+
+KEY, CLUSTER, BOOT, HERE = bytes(32), 13, bytes(range(16)), ("10.0.0.1", 1)
+INTERESTING = (
+    b"9" * 400,
+    b"", b"0", b"-1", b"null", b"true", b"[]", b"{}", b'"', b"\\ud800", b"1e999", b"NaN", b"[" * 300, b"\xff", b"\x00",
+)
+MAX_INPUT = 4_000
+Target = Callable[[bytes], None]
+
+
+def read_body(data: bytes) -> None:
+    """A body that opened; what comes back can be said again."""
+    try:
+        sender, message = decode(data)
+    except Malformed:
+        return
+    assert decode(encode(sender, message)) == (sender, message)
+
+
+class Seals:
+    """Datagrams against an Opener that knows one boot."""
+
+    def __init__(self) -> None:
+        self.opener = Opener(KEY, CLUSTER)
+        self.opener.prove(Given(BOOT, 0, 0, NO_COOKIE), HERE)
+
+    def open(self, data: bytes) -> None:
+        """Any bytes at all."""
+        try:
+            self.opener.open(data, HERE)
+        except Noise:
+            return
+
+    def open_cookie(self, data: bytes) -> None:
+        """Any bytes as a Cookie datagram."""
+        try:
+            self.opener.open_cookie(data, BOOT)
+        except Noise:
+            return
+
+
+def read_record(data: bytes) -> None:
+    """The elector's state file: what is refused makes the elector blank."""
+    try:
+        files.parse_record(json.loads(data))
+    except (ValueError, RecursionError):
+        return
+
+
+def read_answer(data: bytes) -> None:
+    """A node's answer to a client."""
+    exchange = Exchange("id", ("127.0.0.1", 1), 6.0, 0.0)
+    kind = ("answer", "progress", "redirect", "refused")[len(data) % 4]
+    try:
+        exchange.receive(Response("id", kind, 0, 1, data.decode("utf-8", "replace")), 1.0)
+    except KoiError:
+        return
+
+
+def corpus() -> dict[str, tuple[Target, list[bytes]]]:
+    """Every target with the good inputs that are mutated."""
+    seals, sealer = Seals(), Sealer(KEY, CLUSTER, BOOT)
+    bodies = [encode("a", example(kind)) for kind in DATAGRAMS]
+    records = [json.dumps(files.dump_record(Record())).encode()]
+    answers = [b'{"done":true}', b'{"host":"a","port":1}', b'{"message":"x"}', b"[]", b'{"host":1,"port":"x"}']
+    return {
+        "body": (read_body, bodies), "datagram": (seals.open, [sealer.seal(body) for body in bodies]),
+        "cookie": (seals.open_cookie, [sealer.seal_cookie(b"12345678", BOOT, 5)]),
+        "record": (read_record, records), "answer": (read_answer, answers),
+    }
+
+
+def mutate(chance: random.Random, seeds: list[bytes]) -> bytes:
+    """One of them with a few changes: bits, cuts, repeats, splices, interesting words."""
+    data = bytearray(chance.choice(seeds))
+    for _ in range(1 + int(chance.expovariate(0.7))):
+        at = chance.randrange(len(data) + 1)
+        to = min(len(data), at + chance.randrange(1, 9))
+        what = chance.randrange(6)
+        if what == 0 and data:
+            data[at % len(data)] ^= 1 << chance.randrange(8)
+        elif what == 1:
+            del data[at:to]
+        elif what == 2:
+            data[at:at] = chance.choice(INTERESTING)
+        elif what == 3:
+            data[at:to] = chance.choice(INTERESTING)
+        elif what == 4:
+            other = chance.choice(seeds)
+            data[at:] = other[chance.randrange(len(other) + 1) :]
+        else:
+            data[at:at] = data[at:to] * chance.randrange(1, 20)
+    return bytes(data[:MAX_INPUT])
+
+
+def run(inputs: int, seconds: float, seed: int, say: Callable[[str], Any] = print) -> int:
+    """How many inputs were tried; stops at the first finding, which is raised."""
+    chance, targets = random.Random(seed), list(corpus().items())
+    ends, tried = time.monotonic() + seconds, 0
+    while tried < inputs and (tried % 1000 or time.monotonic() < ends):
+        name, (target, seeds) = targets[tried % len(targets)]
+        data = mutate(chance, seeds)
+        try:
+            target(data)
+        except BaseException:
+            say(f"FINDING: target {name}, seed {seed}, input {tried}: {data!r}")
+            raise
+        tried += 1
+    return tried
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=10_000_000)
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
+    options = parser.parse_args()
+    began = time.monotonic()
+    tried = run(options.inputs, options.seconds, options.seed)
+    print(f"{tried} inputs in {time.monotonic() - began:.0f} s, seed {options.seed}: no finding")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

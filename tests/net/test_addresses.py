@@ -1,0 +1,79 @@
+"""Several addresses of one elector, IPv6, names that mean something late or something new, and hosts that move."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import until
+from tests.net.hosts import NETWORKS, Hosts, needs_namespaces
+from tests.net.netcluster import NetCluster
+from tests.net.test_partitions import watch_quiet
+
+pytestmark = needs_namespaces
+
+
+@pytest.mark.long
+def test_one_of_two_networks_dies_and_nothing_moves(tmp_path: Path) -> None:
+    with Hosts("abc", networks=2) as hosts:
+        both = {n: f"[{hosts.address(n, 0)}, {hosts.address(n, 1)}]" for n in "abc"}
+        with NetCluster(hosts, tmp_path, failover="2s", addresses=both) as cluster:
+            cluster.start()
+            master, leader = cluster.settled()
+            for network in (0, 1):
+                hosts.break_network(network)
+                watch_quiet(cluster, 4.0)
+                assert cluster.leader("a") == leader
+                hosts.heal()
+            assert cluster.settled()[0] == master
+            cluster.check()
+
+
+def test_ipv6_alone(tmp_path: Path) -> None:
+    with Hosts("abc") as hosts:
+        with NetCluster(hosts, tmp_path, addresses={n: f'"{hosts.ipv6(n)}"' for n in "abc"}) as cluster:
+            cluster.start()
+            master, _ = cluster.settled()
+            since = time.time()
+            hosts.cut(master)
+            new = cluster.expect_failover(master, since)
+            hosts.heal()
+            assert cluster.settled()[0] == new
+            cluster.check()
+
+
+@pytest.mark.long
+def test_bound_to_one_address_of_the_host(tmp_path: Path) -> None:
+    """Each node listens on its own address alone, of two that the host has."""
+    with Hosts("abc", networks=2) as hosts, NetCluster(hosts, tmp_path) as cluster:
+        for name, node in cluster.nodes.items():
+            text = node.config.read_text()
+            node.config.write_text(text.replace('bind: ["::"]', f"bind: [{hosts.address(name)}]"))
+        cluster.start()
+        master, _ = cluster.settled()
+        since = time.time()
+        hosts.cut(master)
+        cluster.expect_failover(master, since)
+        cluster.check()
+
+
+def test_names_that_resolve_late_and_to_something_new(tmp_path: Path) -> None:
+    """The cluster starts while no name means anything, finds itself once they do, and again after a host has moved."""
+    with Hosts("abc") as hosts:
+        means = {f"host-{n}": hosts.address(n) for n in "abc"}
+        with NetCluster(hosts, tmp_path, addresses={n: f"host-{n}" for n in "abc"}) as cluster:
+            cluster.start()
+            until("warnings", lambda: all("no address is known for" in n.log.read_text() for n in cluster.nodes.values()))
+            assert cluster.holder() is None
+            hosts.name(means)
+            master, leader = cluster.settled()
+            moved = next(n for n in "abc" if n not in (master, leader))
+            new = f"{NETWORKS[0]}.77"
+            hosts.renumber(moved, new)
+            until("the elector that moved is missed", lambda: "does not answer" in str(cluster.hosted[leader].ask()))
+            hosts.name({**means, f"host-{moved}": new})
+            assert cluster.settled(leader) == (master, leader)
+            assert cluster.promotions() == 1
+            cluster.check()

@@ -1,0 +1,97 @@
+"""Cuts, one-way loss and blocked pairs between real nodes: never two promoted, one again in time, none moved without cause."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.cluster import until
+from tests.net.hosts import Hosts, needs_namespaces
+from tests.net.netcluster import NetCluster
+
+pytestmark = needs_namespaces
+QUIET_S = 2.5
+"""How long a master that must not move is watched: more than time.failover."""
+
+
+def watch_quiet(cluster: NetCluster, seconds: float = QUIET_S) -> None:
+    """No promote begins meanwhile."""
+    before, ends = cluster.promotions(), time.monotonic() + seconds
+    while time.monotonic() < ends:
+        assert cluster.promotions() == before, cluster.read_stamps()[-4:]
+        time.sleep(0.1)
+
+
+def other(cluster: NetCluster, *names: str) -> str:
+    """A host that is none of these."""
+    return next(n for n in cluster.hosts.names if n not in names)
+
+
+def test_a_host_that_is_cut_off_is_replaced_and_comes_back_as_backup(tmp_path: Path) -> None:
+    """First the master's host, then the leader's, which is the master's too if both are on one."""
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path) as cluster:
+        cluster.start()
+        master, leader = cluster.settled()
+        since = time.time()
+        hosts.cut(master)
+        new = cluster.expect_failover(master, since)
+        hosts.heal()
+        assert cluster.settled(new)[0] == new
+        _, leader = cluster.settled(new)
+        since = time.time()
+        hosts.cut(leader)
+        if leader == new:
+            new = cluster.expect_failover(leader, since)
+        else:
+            until("a new leader", lambda: cluster.leader(other(cluster, leader)) not in (None, leader))
+            assert cluster.holder() == new
+        hosts.heal()
+        assert cluster.settled(new)[0] == new
+        watch_quiet(cluster, 1.0)
+        cluster.check()
+
+
+def test_loss_in_one_direction(tmp_path: Path) -> None:
+    """A master that is not heard, or does not hear, loses its lease; another takes over; back again it stays a backup."""
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path) as cluster:
+        cluster.start()
+        for fault in (hosts.drop, hosts.deafen):
+            master, _ = cluster.settled()
+            since = time.time()
+            fault(master)
+            new = cluster.expect_failover(master, since)
+            hosts.heal()
+            assert cluster.settled(new)[0] == new
+        cluster.check()
+
+
+def test_a_blocked_pair_moves_nothing(tmp_path: Path) -> None:
+    """a and c cannot talk while b sees both: whoever is master stays it."""
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, failover="2s") as cluster:
+        cluster.start()
+        master, _ = cluster.settled()
+        hosts.block("a", "c")
+        watch_quiet(cluster, 4.0)
+        assert cluster.holder() == master
+        hosts.heal()
+        assert cluster.settled()[0] == master
+        watch_quiet(cluster, 1.0)
+        cluster.check()
+
+
+def test_three_electors_and_two_runners_on_five_hosts(tmp_path: Path) -> None:
+    with Hosts("abcde") as hosts, NetCluster(hosts, tmp_path, electors="abc", runners="de") as cluster:
+        cluster.start()
+        master, leader = cluster.settled()
+        since = time.time()
+        hosts.cut(leader)
+        until("a new leader", lambda: cluster.leader(other(cluster, leader)) not in (None, leader))
+        assert cluster.holder() == master
+        hosts.heal()
+        cluster.settled()
+        since = time.time()
+        hosts.cut(master)
+        new = cluster.expect_failover(master, since)
+        hosts.heal()
+        assert cluster.settled()[0] == new
+        cluster.check()

@@ -1,0 +1,127 @@
+"""Stuck and lost masters on real clusters: nobody is promoted until it is sure, and the ways out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from koi.errors import Refused
+from tests.cluster import RealCluster, until
+
+ALL = ("start", "stop", "promote", "demote")
+
+
+def make(folder: Path, fence: str = "", service: str = "", failover: str = "1s") -> RealCluster:
+    extra = f"  fence: {fence}\n" if fence else ""
+    cluster = RealCluster(folder, extra=extra, service=service, failover=failover)
+    for action in ALL:
+        cluster.script("10-vip", action)
+    return cluster
+
+
+def stick(cluster: RealCluster) -> str:
+    """Make the master stuck: its demote and its stop fail."""
+    cluster.start()
+    master = cluster.wait_master()
+    until("all are up", lambda: sorted(n["state"] for n in cluster.status()["nodes"]) == ["Backup", "Backup", "Master"])
+    for action in ("demote", "stop"):
+        cluster.script("10-vip", action, body="exit 1", nodes=master)
+    with cluster.any().client() as client:
+        client.demote(no_wait=True)
+    until("hold: stuck", lambda: cluster.status().get("cluster", {}).get("hold") == "stuck")
+    return master
+
+
+def promotions(cluster: RealCluster) -> int:
+    return sum(1 for s in cluster.read_stamps() if (s.action, s.edge) == ("promote", "begin"))
+
+
+def test_nobody_is_promoted_beside_a_stuck_master_also_after_all_electors_restarted(tmp_path: Path) -> None:
+    with make(tmp_path) as cluster:
+        master = stick(cluster)
+        others = [n for n in "abc" if n != master]
+        with cluster.any().client() as client:
+            with pytest.raises(Refused, match=f"koi recover {master} --force"):
+                client.promote(others[0])
+            status = client.status()["cluster"]
+            assert status["hold"] == "stuck" and f"{master} may still be active" in status["nobody"]
+            assert any(f"hold: stuck: {master} may still be active" in text for text in status["warnings"])
+            assert any("may still be active" in entry["reason"] for entry in client.why())
+        cluster[master].kill_all()
+        for name in others:
+            cluster[name].kill_all()
+            cluster[name].start()
+        until("they agree again", lambda: cluster.status().get("cluster", {}).get("leader"))
+        until("the others are backups", lambda: [n["state"] for n in cluster.status()["nodes"]].count("Backup") == 2)
+        until("hold: stuck still", lambda: cluster.status()["cluster"]["hold"] == "stuck")
+        assert promotions(cluster) == 1
+        with cluster[others[0]].client() as client:
+            client.recover(master, force=True)
+            client.elect()
+        assert cluster.wait_master() in others and cluster.overlaps() == [f for f in cluster.overlaps() if master in f]
+
+
+def test_a_stuck_node_that_reports_itself_clean_ends_the_hold(tmp_path: Path) -> None:
+    with make(tmp_path) as cluster:
+        master = stick(cluster)
+        for action in ("demote", "stop"):
+            cluster.script("10-vip", action, nodes=master)
+        with cluster[master].client() as client:
+            client.recover(master, no_wait=True)
+        until("the hold is over", lambda: cluster.status().get("cluster", {}).get("hold", "stuck") is None)
+        with cluster.any().client() as client:
+            client.elect()
+        cluster.wait_master()
+        assert cluster.overlaps() == []
+
+
+def test_with_takeover_the_lease_alone_decides(tmp_path: Path) -> None:
+    with make(tmp_path, service="  stuck: takeover\n") as cluster:
+        cluster.start()
+        master = cluster.wait_master()
+        for action in ("demote", "stop"):
+            cluster.script("10-vip", action, body="exit 1", nodes=master)
+        cluster.script("10-vip", "status", body="exit 1", nodes=master)
+        assert cluster.wait_master(other_than=master) != master
+        assert cluster.status()["cluster"]["hold"] is None
+
+
+def test_a_stuck_master_is_fenced_and_replaced(tmp_path: Path) -> None:
+    fence = tmp_path / "fence"
+    fence.write_text(f'#!/bin/sh\necho "$1 $2" >> {tmp_path}/fenced\necho the switch says off\n')
+    fence.chmod(0o755)
+    with make(tmp_path, fence=str(fence)) as cluster:
+        cluster.start()
+        master = cluster.wait_master()
+        until("all are up", lambda: sorted(n["state"] for n in cluster.status()["nodes"]) == ["Backup", "Backup", "Master"])
+        epoch = cluster.status()["cluster"]["epoch"]
+        for action in ("demote", "stop", "status"):
+            cluster.script("10-vip", action, body="exit 1", nodes=master)
+        cluster.wait_master(other_than=master)
+        assert (tmp_path / "fenced").read_text() == f"{master} {epoch}\n"
+        logs = "".join(node.log.read_text() for node in cluster.nodes.values())
+        assert "fence: the switch says off" in logs and f"{master} is fenced" in logs
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_lost_master_is_fenced(tmp_path: Path, works: bool) -> None:
+    """With a grace of 6 s the guard alone would take longer; a fence that fails changes nothing."""
+    fence = tmp_path / "fence"
+    fence.write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/fenced\nexit {0 if works else 1}\n")
+    fence.chmod(0o755)
+    with make(tmp_path, fence=str(fence), failover="1s\n  demote_grace: 6s") as cluster:
+        cluster.start()
+        master = cluster.wait_master()
+        until("all are up", lambda: sorted(n["state"] for n in cluster.status()["nodes"]) == ["Backup", "Backup", "Master"])
+        killed = cluster[master].kill_all()
+        if not works:
+            told = until("a warning", lambda: [w for w in cluster.status().get("cluster", {}).get("warnings", ()) if "fence" in w])
+            assert "the command exited 1" in told[0] and "tried again" in told[0]
+        cluster.wait_master(other_than=master)
+        begun = cluster.first("promote", "begin", killed)
+        assert begun is not None and (begun.time - killed < 5) == works, begun.time - killed
+        fenced = (tmp_path / "fenced").read_text().split()
+        assert set(fenced) == {master} and (len(fenced) == 1 if works else len(fenced) > 1)
+        assert time.time() > begun.time and cluster.overlaps(((master, killed),)) == []

@@ -1,0 +1,133 @@
+"""One real node whose services change while it runs: new, changed, vanished, disabled; watch and restarts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import RealCluster, until
+
+ALL = ("start", "stop", "promote", "demote", "status")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RealCluster]:
+    with RealCluster(tmp_path, nodes="a") as one:
+        for action in ALL:
+            one.script("20-vip", action)
+        one.start()
+        one.wait_master()
+        yield one
+
+
+def services(cluster: RealCluster) -> dict[str, str]:
+    nodes = cluster.status().get("nodes", [{"services": []}])
+    return {s["name"]: s["state"] for s in nodes[0]["services"]}
+
+
+def node(cluster: RealCluster) -> dict[str, Any]:
+    return dict(cluster.status().get("nodes", [{"state": None, "why": ""}])[0])
+
+
+def actions(cluster: RealCluster, since: int = 0) -> list[str]:
+    return [s.action for s in cluster.read_stamps()[since:] if s.edge == "begin" and s.action not in ("status", "run", "watch")]
+
+
+def program(cluster: RealCluster, name: str) -> int:
+    path = cluster.folder / name
+    return int(path.read_text()) if path.exists() and path.read_text().strip() else 0
+
+
+def test_a_new_service_is_started_and_promoted_and_a_vanished_one_stopped(cluster: RealCluster) -> None:
+    before = len(cluster.read_stamps())
+    shutil.copytree(cluster["a"].services / "20-vip", cluster["a"].services / "10-disk")
+    until("disk is promoted", lambda: services(cluster).get("disk") == "Promoted" and node(cluster)["state"] == "Master")
+    assert actions(cluster, before) == ["start", "promote"]
+    before = len(cluster.read_stamps())
+    away = cluster.folder / "away"
+    (cluster["a"].services / "10-disk").rename(away)
+    until("disk is gone", lambda: services(cluster) == {"vip": "Promoted"})
+    assert actions(cluster, before) == [] and node(cluster)["state"] == "Master"
+    assert cluster["a"].local()["pids"]["services"].keys() == {"vip"}
+    away.rename(cluster["a"].services / "10-disk")
+    until("disk is back", lambda: services(cluster).get("disk") == "Promoted")
+
+
+def test_a_program_whose_folder_vanishes_is_stopped(cluster: RealCluster) -> None:
+    cluster.script("web", "run", body=f"echo $$ > {cluster.folder}/pid; exec sleep 1000")
+    until("web runs", lambda: services(cluster).get("web") == "Promoted" and program(cluster, "pid"))
+    shutil.rmtree(cluster["a"].services / "web")
+    until("web is gone", lambda: "web" not in services(cluster))
+    assert not os.path.exists(f"/proc/{program(cluster, 'pid')}") and node(cluster)["state"] == "Master"
+
+
+def test_a_new_priority_and_a_new_status_need_no_restart(cluster: RealCluster) -> None:
+    before = actions(cluster)
+    (cluster["a"].services / "20-vip").rename(cluster["a"].services / "30-vip")
+    until("the new priority", lambda: node(cluster)["services"] and node(cluster)["services"][0]["priority"] == 30)
+    cluster.script("30-vip", "status", body=f"pwd > {cluster.folder}/where")
+    until("status runs there", lambda: (w := cluster.folder / "where").exists() and w.read_text().strip().endswith("/30-vip"))
+    assert actions(cluster)[: len(before)] == before and "stop" not in actions(cluster)
+
+
+def test_disabled_stops_the_service_and_fails_the_node_until_it_vanishes(cluster: RealCluster) -> None:
+    disabled = cluster["a"].services / "20-vip/disabled"
+    (cluster["a"].services / "other").mkdir()
+    until("other is up", lambda: services(cluster).get("other") == "Promoted")
+    before = len(cluster.read_stamps())
+    disabled.touch()
+    until("vip is stopped", lambda: services(cluster).get("vip") == "Stopped" and node(cluster)["state"] == "Live")
+    assert actions(cluster, before) == ["demote", "stop"]
+    assert "vip is disabled" in node(cluster)["why"] and "disabled" in node(cluster)["last_failure"]
+    with cluster["a"].client() as client:
+        assert [f["action"] for f in client.failures()["failures"]] == ["disabled"]
+    disabled.unlink()
+    cluster.wait_master()
+    cluster["a"].stop()
+    disabled.touch()
+    cluster["a"].start()
+    until("it is not started", lambda: node(cluster)["state"] == "Live" and "vip is disabled" in node(cluster)["why"])
+    assert actions(cluster)[-1] == "stop"
+
+
+def test_an_ignored_name_is_warned_of_once(cluster: RealCluster) -> None:
+    (cluster["a"].services / "vip.bak").mkdir()
+    until("a warning", lambda: "vip.bak is ignored: its name has a period" in cluster["a"].log.read_text())
+    (cluster["a"].services / "next").mkdir()
+    until("the next scan", lambda: "next" in services(cluster))
+    assert cluster["a"].log.read_text().count("vip.bak is ignored") == 1
+
+
+def test_the_end_of_watch_is_a_failure_at_once(cluster: RealCluster) -> None:
+    cluster.script("web", "watch", body=f"echo $$ > {cluster.folder}/watch; exec sleep 1000")
+    watch = until("watch runs", lambda: program(cluster, "watch"))
+    os.kill(watch, signal.SIGKILL)
+    until("the node has failed", lambda: node(cluster)["failcount"] == 1 and "watch was killed by signal 9" in node(cluster)["last_failure"])
+    until("watch runs again", lambda: program(cluster, "watch") not in (0, watch))
+    cluster.wait_master()
+    again = program(cluster, "watch")
+    cluster["a"].stop()
+    assert not os.path.exists(f"/proc/{again}")
+
+
+def test_restarts_come_before_the_failure_of_the_node(tmp_path: Path) -> None:
+    with RealCluster(tmp_path, nodes="a", service="  restarts: 1\n") as cluster:
+        cluster.script("web", "run", body=f"echo $$ > {tmp_path}/pid; exec sleep 1000")
+        cluster.start()
+        cluster.wait_master()
+        first = until("web runs", lambda: program(cluster, "pid"))
+        os.kill(first, signal.SIGKILL)
+        second = until("web runs again", lambda: (p := program(cluster, "pid")) not in (0, first) and p)
+        cluster.wait_master()
+        assert node(cluster)["failcount"] == 0 and "restarted" not in node(cluster)["state"]
+        os.kill(int(second), signal.SIGKILL)
+        until("now the node fails", lambda: node(cluster).get("failcount") == 1)
+        with cluster["a"].client() as client:
+            whats = [f["what"] for f in client.failures()["failures"]]
+        assert whats == ["run was killed by signal 9; it is stopped and started again (1 of 1 times)", "run was killed by signal 9"]

@@ -1,0 +1,59 @@
+"""When a child is started again and when it counts as hanging: arithmetic on given times."""
+
+from __future__ import annotations
+
+from koi.proc.family import Family
+from koi.proc.heart import Heart
+from koi.proc.loop import Loop
+from koi.proc.supervise import Child, Pulse, delay
+from koi.proc.system import Notifier
+
+
+def test_delays_grow_and_are_forgiven() -> None:
+    assert [delay(n) for n in range(10)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10]
+    child = Child("elector", "elector")
+    at = 100.0
+    for expected in (0, 0.1, 0.2):
+        child.started = at
+        assert child.gone(at + 59.9, again=True) == expected
+        assert child.due == at + 59.9 + expected
+    child.started = at
+    assert child.gone(at + 60.0, again=True) == 0
+    assert child.gone(at + 60.0, again=False) == 0 and child.due is None
+
+
+def test_an_unanswered_ping_counts_anew_when_root_itself_was_held_up() -> None:
+    family = Family(Loop(), {}, lambda child, to, body: None, -1)
+    child = Child("elector", "elector", pulse=Pulse(0.5, answered=True))
+    assert child.pulse is not None
+    family.add(child)
+    heart = Heart(family, Notifier(), 1.0, 100.0)
+    heart.beat(100.0)
+    assert child.pulse.sent == 100.0
+    heart.beat(107.0)
+    assert child.pulse.due() == 107.5
+    for at in (107.15, 107.3, 107.45):
+        heart.beat(at)
+        assert child.pulse.sent == 107.0
+    heart.beat(107.5)
+    assert child.pulse.sent is None, "it counts as hanging and is killed"
+
+
+def test_pulse() -> None:
+    pulse = Pulse(hang_s=0.5)
+    assert pulse.due() is None
+    pulse.ask(100.0, 1)
+    assert pulse.due() == 105.0  # the process still sets itself up
+    pulse.answer(1)
+    assert pulse.answered and pulse.due() is None
+    pulse.ask(101.0, 2)
+    pulse.answer(1)
+    assert pulse.due() == 101.5
+    pulse.forgive(110.0)
+    assert pulse.due() == 110.5
+
+
+def test_a_child_that_is_replaced_as_planned_is_not_blamed() -> None:
+    child = Child("elector", "elector", planned=True, failures=3, started=99.0)
+    assert child.gone(100.0, again=True) == 0.0
+    assert (child.failures, child.planned, child.due) == (3, False, 100.0)

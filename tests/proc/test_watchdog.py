@@ -1,0 +1,118 @@
+"""node.watchdog on a stand-in: a FIFO that records what is written, when, and how it is closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from koi.proc.watchdog import Watchdog
+from tests.cluster import RealCluster, until
+
+
+class Recorder:
+    """The reading end of a FIFO that stands in for the device."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def read(self) -> bytes:
+        """What was written since the last call; empty when nothing was, or nobody has it open."""
+        try:
+            return os.read(self.fd, 65536)
+        except BlockingIOError:
+            return b""
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Recorder:
+    return Recorder(tmp_path / "watchdog")
+
+
+def test_it_writes_only_as_long_as_the_lease_runs(device: Recorder) -> None:
+    dog = Watchdog(str(device.path), 1.0, 1.0)
+    dog.look(10.0, None)
+    assert device.read() == b"\0" and dog.timeout is None
+    dog.look(10.1, None)
+    assert device.read() == b"" and dog.due == 10.5
+    dog.look(10.5, 10.6)
+    assert device.read() == b"\0"
+    dog.look(11.0, 10.6)
+    assert device.read() == b""
+    dog.look(11.5, float("inf"))
+    assert device.read() == b"\0"
+    dog.close()
+    assert device.read() == b"V"
+
+
+def test_with_a_timeout_it_is_reset_before_another_node_may_be_promoted(device: Recorder) -> None:
+    dog = Watchdog(str(device.path), 1.5, 1.0)
+    dog.look(0.0, None)
+    device.read()
+    dog.timeout = 2.0
+    for end, written in ((1.5, b"\0"), (1.0, b""), (0.6, b"")):
+        dog.due = 0.0
+        dog.look(0.5, end)
+        assert device.read() == written, end
+    dog.close()
+
+
+def test_a_device_that_breaks_or_is_missing_is_told_and_tried_again(device: Recorder) -> None:
+    dog = Watchdog(str(device.path), 1.0, 1.0)
+    os.close(device.fd)
+    dog.look(1.0, None)
+    assert "cannot be opened" in dog.trouble and str(device.path) in dog.trouble
+    device.fd = os.open(device.path, os.O_RDONLY | os.O_NONBLOCK)
+    dog.look(dog.due, None)
+    assert dog.trouble == "" and device.read() == b"\0"
+    os.close(device.fd)
+    dog.look(dog.due, None)
+    assert "cannot be written" in dog.trouble
+    assert Watchdog("/nowhere/dog", 1.0, 1.0).trouble == ""
+
+
+def cluster_with(path: Path, folder: Path) -> RealCluster:
+    cluster = RealCluster(folder, runners="a", node_extra={"a": f"  watchdog: {path}\n"})
+    for action in ("start", "stop", "promote", "demote"):
+        cluster.script("10-vip", action)
+    return cluster
+
+
+def test_a_master_feeds_it_until_it_cannot_be_master_any_more(device: Recorder, tmp_path: Path) -> None:
+    with cluster_with(device.path, tmp_path) as cluster:
+        cluster.start()
+        until("opened before the first promote", device.read)
+        assert cluster.first("promote", "begin", 0.0) is None
+        cluster.wait_master()
+        device.read()
+        until("it is fed", device.read)
+        runner = cluster["a"].processes()["runner"]
+        os.kill(runner, signal.SIGKILL)
+        until("a new runner", lambda: cluster["a"].processes().get("runner", runner) != runner)
+        assert b"V" not in until("it is fed by the new one", device.read)
+        processes = cluster["a"].processes()
+        for name in ("root", "runner"):
+            os.kill(processes[name], signal.SIGSTOP)
+        device.read()
+        frozen = time.time()
+        until("the worker demotes", lambda: cluster.first("demote", "end", frozen))
+        assert device.read() == b""
+        for name in ("runner", "root"):
+            os.kill(processes[name], signal.SIGCONT)
+        until("fed again", device.read)
+        assert cluster["a"].stop() == 0
+        assert until("closed in order", device.read).endswith(b"V")
+
+
+def test_without_the_device_a_node_is_not_promotable_and_says_why(tmp_path: Path) -> None:
+    with cluster_with(tmp_path / "missing", tmp_path) as cluster:
+        cluster.start()
+        until("it says why", lambda: "missing cannot be opened: No such file" in str(cluster.status().get("nodes")))
+        assert not [n for n in cluster.status()["nodes"] if n["promotable"]]
+        assert "this node is not promotable without it" in cluster["a"].log.read_text()
+        assert cluster.first("promote", "begin", 0.0) is None

@@ -1,0 +1,167 @@
+"""Directed scenarios, each around one rule, with times drawn from the seed: what random faults find only after thousands of seeds.
+
+All begin with a settled cluster whose master is known: the host with the highest preference.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from tests.sim.host import Host
+from tests.sim.judge import leader_of, master_of
+from tests.sim.plan import Plan
+
+MASTER = "a"
+"""A runner without an elector in the shape (3, 4): its electors are b, c and d."""
+
+SHAPE = (3, 4)
+WIDE = (5, 6)
+"""The same with five electors."""
+
+SETTLED_S = 12.0
+"""By then the cluster has a leader and a master."""
+
+
+def _begin(plan: Plan, scenario: Callable[[], None]) -> None:
+    """Start all nodes; the scenario begins once they have settled."""
+    for host in plan.cluster.hosts.values():
+        host.preference = 100 if host.name == MASTER else 0
+        plan.world.at(plan.random.uniform(0.0, 0.3), host.start)
+    plan.world.at(SETTLED_S + plan.random.random(), scenario)
+
+
+def _others(plan: Plan, leader: Host) -> list[Host]:
+    """The electors that do not lead, in an order drawn from the seed."""
+    hosts = [plan.cluster.hosts[name] for name in plan.cluster.electors if name != leader.name]
+    plan.random.shuffle(hosts)
+    return hosts
+
+
+def _ready(plan: Plan) -> Host:
+    leader, master = leader_of(plan.cluster), master_of(plan.cluster)
+    assert leader is not None and master is not None and master.name == MASTER, "the cluster has not settled before the scenario"
+    return leader
+
+
+def stale_free(plan: Plan) -> None:
+    """The leader believes of one elector what is no longer true, while another really loses the master.
+
+    The leader itself never hears the master. First one elector does not hear it either, and says so in acks that take long.
+    While they are under way the master is heard there again, and lost by another one. For the shape WIDE.
+    """
+    span, network, random = plan.cluster.timing.span, plan.cluster.network, plan.random
+    lag = span + random.uniform(1.5, 2.0)
+
+    def scenario() -> None:
+        leader = _ready(plan)
+        first, second, *_ = _others(plan, leader)
+        network.part((MASTER, leader.name), (MASTER, first.name))
+        plan.world.after(span + random.uniform(0.5, 0.9), delay, leader, first, second)
+
+    def delay(leader: Host, first: Host, second: Host) -> None:
+        network.lag = {(first.name, leader.name): lag}
+        plan.world.after(lag - 0.6, network.cut.difference_update, {(MASTER, first.name), (first.name, MASTER)})
+        plan.world.after(lag - random.uniform(0.0, 0.2), network.part, (MASTER, second.name))
+        plan.world.after(2.5 * lag, network.heal)
+
+    _begin(plan, scenario)
+
+
+def lost_link(plan: Plan) -> None:
+    """Only the leader loses the master, for a long time: no reason to move it. Raises AssertionError when it is moved."""
+    def scenario() -> None:
+        leader = _ready(plan)
+        plan.cluster.network.part((MASTER, leader.name))
+        plan.world.after(4 * plan.cluster.timing.failover, check, len(plan.cluster.watch.begun))
+
+    def check(begun: int) -> None:
+        assert len(plan.cluster.watch.begun) == begun, f"the leader's lost link moved the master: {plan.cluster.watch.begun}"
+
+    _begin(plan, scenario)
+
+
+def late_answers(plan: Plan) -> None:
+    """The electors' answers take longer and longer to reach the master; then its reports are lost."""
+    network, timing = plan.cluster.network, plan.cluster.timing
+
+    def scenario() -> None:
+        _ready(plan)
+        network.lag = {(name, MASTER): timing.grace * plan.random.uniform(1.0, 1.3) for name in plan.cluster.electors}
+        plan.world.after(2 * timing.lease, cut)
+
+    def cut() -> None:
+        network.cut = {(MASTER, name) for name in plan.cluster.hosts if name != MASTER}
+        plan.world.after(10.0, network.heal)
+
+    _begin(plan, scenario)
+
+
+def lost_promise(plan: Plan) -> None:
+    """A candidate with a slow disk crashes soon after it has won; then another asks for the votes of the same term."""
+    network, cluster = plan.cluster.network, plan.cluster
+    low, middle, high = cluster.electors
+    cluster.hosts[high].rank, cluster.hosts[middle].rank, cluster.hosts[low].rank = 30, 20, 10
+
+    def scenario() -> None:
+        leader = _ready(plan)
+        if leader.name != high and plan.world.now < 25.0:  # it takes the lead after bully_delay
+            plan.world.after(0.5, scenario)
+            return
+        cluster.hosts[middle].slow_disk = 3.0
+        network.part((high, middle), (high, low))
+        plan.world.after(cluster.timing.leader_timeout * plan.random.uniform(1.3, 2.2), crash)
+
+    def crash() -> None:
+        network.heal()
+        network.part((low, middle), (low, high))
+        cluster.hosts[middle].crash()
+        plan.world.after(0.05, cluster.hosts[middle].start)
+        plan.world.after(4.0, network.heal)
+
+    _begin(plan, scenario)
+
+
+def lost_disk(plan: Plan) -> None:
+    """The master is lost by the leader and then by an elector that crashes and loses its disk; it demotes slowly."""
+    network, cluster = plan.cluster.network, plan.cluster
+
+    def scenario() -> None:
+        leader = _ready(plan)
+        cluster.hosts[MASTER].scripts.seconds["demote"] = (cluster.timing.grace * 0.7, cluster.timing.grace * 0.9)
+        network.part((MASTER, leader.name))
+        plan.world.after(cluster.timing.span + plan.random.uniform(0.5, 1.0), crash, leader)
+
+    def crash(leader: Host) -> None:
+        lost, third = _others(plan, leader)
+        network.part((third.name, leader.name), (third.name, lost.name), (MASTER, lost.name))
+        lost.crash()
+        lost.disk = None
+        lost.start()
+        plan.world.after(8.0, network.heal)
+
+    _begin(plan, scenario)
+
+
+def lost_ledgers(plan: Plan) -> None:
+    """Leader after leader is cut off right after its choice of a master, so that electors hold different ledgers."""
+    network, random, names = plan.cluster.network, plan.random, list(plan.cluster.hosts)
+
+    def scenario() -> None:
+        leader = leader_of(plan.cluster)
+        sides: tuple[set[str], set[str]] = (set(), set())
+        for name in names:
+            sides[random.random() < 0.5].add(name)
+        network.partition([sides[0], sides[1]])
+        for host in plan.cluster.hosts.values():
+            host.slow_disk = random.choice((0.0, 0.0, 0.05, 0.3))
+        if leader is not None and random.random() < 0.5:
+            random.choice((leader.crash, leader.kill_elector))()
+            plan.world.after(0.1, leader.start)
+        if plan.world.now < 36.0:
+            plan.world.after(random.uniform(0.1, 1.2), scenario)
+
+    for host in plan.cluster.hosts.values():
+        plan.world.at(random.uniform(0.0, 0.3), host.start)
+    plan.world.at(4.0, scenario)
+
+

@@ -1,0 +1,45 @@
+"""Whole clusters of the real core under faults: no violation, a master again after healing, failover as the arithmetic says."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+
+from tests.sim.measure import Measured, measure
+from tests.sim.run import Outcome, simulate
+
+SEEDS = 300
+PROCESSES = 2
+FAILOVER_S = 3.0
+
+
+@pytest.mark.timeout(240)
+def test_random_faults_break_nothing() -> None:
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        outcomes: list[Outcome] = pool.map(simulate, range(1, SEEDS + 1), chunksize=10)
+    assert [f"KOI_SEED={o.seed}: {o.broken}" for o in outcomes if o.broken] == []
+    assert sum(o.begun for o in outcomes) > SEEDS
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    first, second = simulate(7, tracing=True), simulate(7, tracing=True)
+    assert first == second and len(first.trace) > 50
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Measured]:
+    return {m.kind: m for m in measure(12, FAILOVER_S)}
+
+
+@pytest.mark.parametrize("kind", ["master", "master and leader"])
+def test_a_dead_master_is_replaced_within_failover(measured: dict[str, Measured], kind: str) -> None:
+    print(measured[kind].line(FAILOVER_S))
+    assert len(measured[kind].failovers) >= 5
+    assert max(measured[kind].failovers) <= FAILOVER_S
+
+
+def test_the_death_of_a_leader_moves_no_master(measured: dict[str, Measured]) -> None:
+    print(measured["leader"].line(FAILOVER_S))
+    assert len(measured["leader"].elections) >= 5
+    assert measured["leader"].moved == 0

@@ -1,0 +1,164 @@
+"""A simulated worker: the real machine of one service, and its scripts, which only take time, fail or hang.
+
+It begins and takes over as koi/proc/takeover.py does: what an earlier koinode left is touched only once the runner has
+said whether there is maintenance.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TYPE_CHECKING, Any, Optional
+
+from koi.core.effects import EndScript, KillAll, RunScript, Tell
+from koi.core.messages import Order, ServiceState
+from koi.core.pipe import Freeze
+from koi.core.service import Service
+from koi.core.states import GOAL_STOPPED, STOPPED, Settings
+from tests.sim.processes import PIPE_S
+from tests.sim.world import Process
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+
+KILL_S = 1.0
+"""From TERM to KILL."""
+
+
+@dataclass
+class Scripts:
+    """How the scripts of a host behave: duration in seconds and chance of failure, by action."""
+
+    seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    failing: dict[str, float] = field(default_factory=dict)
+    hanging: dict[str, float] = field(default_factory=dict)
+
+    def draw(self, action: str, random: Random) -> tuple[Optional[float], int]:
+        """Duration (None: it hangs) and exit code."""
+        if random.random() < self.hanging.get(action, 0.0):
+            return None, 0
+        low, high = self.seconds.get(action, (0.01, 0.05))
+        return random.uniform(low, high), int(random.random() < self.failing.get(action, 0.0))
+
+
+class Worker(Process):
+    """A service's machine and its scripts."""
+
+    def __init__(self, host: Host, name: str, unclean: bool = False, last: Optional[ServiceState] = None, frozen: bool = False) -> None:
+        """`last`: what its predecessor told; `unclean`: a koinode before this one left it; `frozen`: there is maintenance."""
+        super().__init__(host.cluster.world, host.clock, f"{host.name}/{name}")
+        self.host, self.service = host, name
+        self.settings = settings = Settings(
+            name, node=host.name, priority=host.priorities[name], grace=host.cluster.timing.grace,
+            promote_timeout=5.0, demote_timeout=5.0, start_timeout=8.0, stop_timeout=5.0,
+        )
+        self.unclean, self.last = unclean, last
+        self.running = 0
+        """Which script runs; an end of another one is of the past."""
+        self.waits = unclean and not frozen
+        """Nothing is touched before the runner says whether there is maintenance."""
+        self.took_over = False
+        self.machine = Service.unclean(settings) if unclean else Service(settings)
+        if last is not None and frozen:
+            self._take_over()
+        elif not self.waits:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Without maintenance what was left is demoted and stopped."""
+        if self.unclean:
+            self.machine = Service.unclean(self.settings)
+        elif self.last is not None:
+            self.machine = Service.adopted(self.settings, self.last)
+        self.carry_out(self.machine.begin(self.clock.read(), self.host.cell))
+
+    def _take_over(self) -> None:
+        """In maintenance all stays as it is."""
+        if self.last is not None:
+            self.machine = Service.adopted(self.settings, self.last)
+        self.machine.frozen, self.machine.guarded = True, False
+        self.took_over = True
+        self.carry_out(self.machine.announce())
+
+    def freeze(self, message: Freeze) -> None:
+        """The runner's word: maintenance is on or off."""
+        now, cell = self.clock.read(), self.host.cell
+        if self.waits:
+            self.waits = False
+            (self._take_over if message.on else self._begin_anew)()
+        elif not message.on and self.took_over:
+            self.took_over = False
+            self.carry_out(self.machine.freeze(False, now, cell))
+            self.carry_out(self.machine.begin(self.clock.read(), self.host.cell))
+        else:
+            self.carry_out(self.machine.freeze(message.on, now, cell))
+
+    def deadline(self) -> Optional[float]:
+        return self.machine.deadline(self.clock.read(), self.host.cell)
+
+    def wake(self) -> None:
+        self.carry_out(self.machine.handle_timer(self.clock.read(), self.host.cell))
+
+    def order(self, order: Order) -> None:
+        """The runner's wish."""
+        self.carry_out(self.machine.order(order, self.clock.read(), self.host.cell))
+
+    def leave(self) -> None:
+        """Root is gone: demote and stop; in maintenance leave all as it is, if the guards wait for it."""
+        if self.detached_by_right():
+            self.alive = False
+            return
+        asked = self.machine.asked or Order(self.service, GOAL_STOPPED, None, None, STOPPED)
+        self.order(replace(asked, goal=GOAL_STOPPED, failed_service=None, recover=False))
+
+    def detached_by_right(self) -> bool:
+        """Whether the service may be left as it is: it waits or is frozen, and is not promoted under a lease that ends."""
+        free_of_lease = not self.machine.promoted or self.host.cell == math.inf or not self.machine.guarded
+        return self.waits or (self.machine.frozen and free_of_lease)
+
+    @property
+    def left(self) -> bool:
+        """Whether it has nothing more to do after the death of root."""
+        return not self.alive or self.machine.settled
+
+    def announce(self) -> None:
+        """A new runner asks."""
+        self.carry_out(self.machine.announce())
+
+    def _ended(self, number: int, action: str, exit: Optional[int], seconds: float) -> None:
+        if number != self.running:
+            return
+        self.running += 1
+        if exit == 0 and action in ("demote", "stop"):
+            self.host.cluster.watch.inactive(self.host.name, self.service)
+        self.world.say(self.name, f"{action} ended: {exit}")
+        self.carry_out(self.machine.ended(action, exit, seconds, "", self.clock.read(), self.host.cell))
+
+    def carry_out(self, effects: list[Any]) -> None:
+        """Do what the service asks for."""
+        for effect in effects:
+            if isinstance(effect, RunScript):
+                self._run(effect)
+            elif isinstance(effect, EndScript):
+                self.world.after(0.001, self.deliver, self._ended, self.running, self.machine.action, -9 if effect.at_once else -15, 0.1)
+            elif isinstance(effect, KillAll):
+                self.world.say(self.name, f"everything killed: {effect.why}")
+                self.host.cluster.watch.inactive(self.host.name, self.service)
+                if self.machine.action is not None:
+                    self.world.after(0.001, self.deliver, self._ended, self.running, self.machine.action, -9, 0.1)
+            elif isinstance(effect, Tell):
+                self.world.after(PIPE_S, self.host.tell_runner, effect.message)
+
+    def _run(self, effect: RunScript) -> None:
+        action, host = effect.action, self.host
+        if action == "promote":
+            host.cluster.watch.promote(host.name, self.service)
+        self.running += 1
+        seconds, code = host.scripts.draw(action, self.world.random)
+        self.world.say(self.name, f"{action} begins")
+        timeout = effect.timeout
+        if seconds is None or seconds > timeout:
+            self.world.after(timeout + KILL_S, self.deliver, self._ended, self.running, action, None, timeout)
+        else:
+            self.world.after(seconds, self.deliver, self._ended, self.running, action, code, seconds)
