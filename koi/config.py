@@ -145,7 +145,7 @@ class Config:
 
     @cached_property
     def timing(self) -> Timing:
-        """The intervals of the protocol (PROTOCOL.md sections 1 and 8)."""
+        """The intervals of the protocol (docs/protocol.md sections 1 and 8)."""
         time, cluster, service = self.time, self.cluster, self.service
         return derive(
             time.failover, time.heartbeat, time.lease, time.demote_grace, time.leader_timeout,

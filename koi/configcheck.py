@@ -115,7 +115,7 @@ def quorum(read: Read, faults: Faults) -> int:
 
 
 def timing(read: Read, faults: Faults) -> Timing:
-    """The intervals; each broken inequality of PROTOCOL.md section 8 is a fault of the key that it names."""
+    """The intervals; each broken inequality of docs/protocol.md section 8 is a fault of the key that it names."""
     value = read.values
     found = derive(
         value["time.failover"], value["time.heartbeat"], value["time.lease"], value["time.demote_grace"],

@@ -1,4 +1,4 @@
-"""The leader's decisions, each with its reason in words (PROTOCOL.md section 9). Pure functions of a View.
+"""The leader's decisions, each with its reason in words (docs/protocol.md section 9). Pure functions of a View.
 
 A decision is a new ledger to propose, or none; the words go into ledger, journal, log and status.
 """

@@ -1,4 +1,4 @@
-"""An elector without a readable state file: it asks the others before it takes part (PROTOCOL.md rule 2.2)."""
+"""An elector without a readable state file: it asks the others before it takes part (docs/protocol.md rule 2.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A higher elector takes the lead back, once it has heard a majority for `bully_delay` (PROTOCOL.md rule 3.6).
+"""A higher elector takes the lead back, once it has heard a majority for `bully_delay` (docs/protocol.md rule 3.6).
 
 It asks all others with a numbered Hello every E; a round that a majority answered shows that they hear each other.
 """

@@ -1,4 +1,4 @@
-"""The worker's own deadline, PROTOCOL.md section 7: no master outlives its lease by more than the grace.
+"""The worker's own deadline, docs/protocol.md section 7: no master outlives its lease by more than the grace.
 
 Rule: whatever else dies, hangs or is late, a worker with a promoted service looks at the lease cell when the lease was
 to end. From the end of the lease on, counted once (rule 6.4):

@@ -1,4 +1,4 @@
-"""One elector's roles: Bully with a majority (PROTOCOL.md section 3).
+"""One elector's roles: Bully with a majority (docs/protocol.md section 3).
 
 blank -> follower -> candidate -> leader. A leader is only who proposes ledgers; losing or changing it moves no master.
 The shell feeds datagrams and the time; what is to be sent stands on the desk.
@@ -320,6 +320,8 @@ class Roles:
         self.acceptor.see_top(beat.top)
         self.acceptor.offer(beat.version, beat.ledger, now)
         self.acknowledge(now, beat.number)
+        if self.challenger.next_round is None:
+            self._challenge_turn(now)
 
     def acknowledge(self, now: float, number: Optional[int] = None) -> None:
         """Ack to the leader what is accepted, and the epoch for which the guard is down (rules 4.2, 4.4)."""

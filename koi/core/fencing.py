@@ -1,4 +1,4 @@
-"""Fencing: a command that makes sure that a node is off, ordered through the ledger (PROTOCOL.md rules 5.5 and 9.5).
+"""Fencing: a command that makes sure that a node is off, ordered through the ledger (docs/protocol.md rules 5.5 and 9.5).
 
 Rule: a fence is ordered only by a committed ledger, for one (node, boot, epoch), one at a time. Only what has surely lost its
 lease is fenced: no majority of electors has heard it for M, or its demote and stop failed. Success lets the electors drop their

@@ -1,7 +1,7 @@
 """A service in maintenance: no script is begun, what ends meanwhile is kept, and afterwards `status` has the first word.
 
 Rule: maintenance changes nothing about the lease. A promoted service whose lease ends is demoted although the runner
-says maintenance, for only a lease without end (PROTOCOL.md section 7) tells that a majority says so too. A service
+says maintenance, for only a lease without end (docs/protocol.md section 7) tells that a majority says so too. A service
 that was taken over from a koinode that is gone waits with that until it has seen a lease, or until maintenance is over.
 """
 

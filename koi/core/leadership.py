@@ -1,6 +1,6 @@
 """A leader's term: its proposal, who has accepted it, and whether a majority still hears it.
 
-PROTOCOL.md rules 3.6, 4.1 and 4.5.
+docs/protocol.md rules 3.6, 4.1 and 4.5.
 """
 
 from __future__ import annotations

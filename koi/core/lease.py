@@ -1,4 +1,4 @@
-"""A runner's lease, counted from what the electors vouched for (PROTOCOL.md rules 6.1, 6.2 and 6.3).
+"""A runner's lease, counted from what the electors vouched for (docs/protocol.md rules 6.1, 6.2 and 6.3).
 
 It ends at the majority-th latest of (time of sending the report + M (1 - 2 rho)), M being the elector's own. Counted
 from sending, never from receiving, so that it ends before any guard that stands for it.

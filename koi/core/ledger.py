@@ -1,4 +1,4 @@
-"""What one elector has promised, accepted and vouched for: PROTOCOL.md sections 2, 4 and 5.
+"""What one elector has promised, accepted and vouched for: docs/protocol.md sections 2, 4 and 5.
 
 The rule that all rests on: an elector accepts a ledger with another epoch or master only after its guard for the
 present one is down, so no majority can stand behind a new master while a lease of the old one may run.

@@ -1,7 +1,7 @@
 """Everything that is said: datagrams between nodes and messages on the pipes inside a node.
 
 Frozen plain data. Times are seconds and ages, never points in time, for no two nodes share a clock.
-PROTOCOL.md sections 3 to 5 say what each datagram is for. A version is (term, n). pipe.py has more for the pipes.
+docs/protocol.md sections 3 to 5 say what each datagram is for. A version is (term, n). pipe.py has more for the pipes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a runner tells the electors, and when (PROTOCOL.md rule 5.1).
+"""What a runner tells the electors, and when (docs/protocol.md rule 5.1).
 
 A master each H, others each 3 H, at once when anything in it changes or when nudged. Every report goes to every
 elector under one number; the list of services travels only to an elector that does not know its digest.

@@ -1,6 +1,6 @@
 """Two nodes of one name: which of the two is believed, and the words that name both.
 
-Rule kept (PROTOCOL.md rule 5.5): a second living boot of a name, not descended from the first, is refused while the first
+Rule kept (docs/protocol.md rule 5.5): a second living boot of a name, not descended from the first, is refused while the first
 still reports, unless it is the older one; the one that holds the present epoch is never displaced.
 """
 

@@ -1,4 +1,4 @@
-"""The runner of one node: its lease, its services' order, its state (PROTOCOL.md section 6).
+"""The runner of one node: its lease, its services' order, its state (docs/protocol.md section 6).
 
 The shell owes it: every answer of an elector, every word of a worker, when root last spoke, and `handle_timer` at
 `deadline`. It answers with effects. After each event `_settle` draws all conclusions in one fixed order, so that nothing

@@ -1,7 +1,7 @@
 """The machine of one service: its state, which script runs next, and when nothing may stay promoted.
 
 Rule: at most one script at a time; `promote` begins only under a running lease, is killed when the lease ends, and
-whoever dies, the service is demoted or killed by the end of the lease + grace (PROTOCOL.md section 7, rule 6.4).
+whoever dies, the service is demoted or killed by the end of the lease + grace (docs/protocol.md section 7, rule 6.4).
 
 Pure: events come in with the time and the content of the lease cell, effects go out. What the worker owes it:
 

@@ -1,7 +1,7 @@
 """The states and actions of one service, and the tables that its machine (service.py) follows.
 
 Rule: everything that may happen stands in these tables. They are sparse: what they lack does not happen. `FAILED` may be
-reached from every state, because the worker's own deadline (PROTOCOL.md section 7) asks no state for leave.
+reached from every state, because the worker's own deadline (docs/protocol.md section 7) asks no state for leave.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Settings:
     pid: Optional[int] = None
     """The worker's."""
     grace: float = 1.14
-    """G (PROTOCOL.md section 1)."""
+    """G (docs/protocol.md section 1)."""
     status_interval: Optional[float] = None
     """None: there is no `status` script, and the worker does not wake for one."""
     self_fence: bool = False
@@ -99,7 +99,7 @@ class Settings:
 
 
 def environment(settings: Settings, action: str, order: Optional[Order]) -> tuple[tuple[str, str], ...]:
-    """The variables that a script finds (INTERFACE.md, Services)."""
+    """The variables that a script finds (docs/guide.md, Services)."""
     wanted = order is not None and order.goal == GOAL_PROMOTED and action not in (DEMOTE, STOP, FAILED_SCRIPT)
     variables = dict(settings.environment)
     variables.update(

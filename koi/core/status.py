@@ -1,6 +1,6 @@
 """What a service's `status` script says, and how often it may be put right.
 
-Rule: what status finds is taken as the truth (INTERFACE.md). The table holds only what differs from what the machine
+Rule: what status finds is taken as the truth (docs/guide.md). The table holds only what differs from what the machine
 believed: (believed state, exit code) -> what is true instead. More than MAX_CORRECTIONS within CORRECTIONS_S seconds
 are a failure.
 """

@@ -1,6 +1,6 @@
 """The four intervals of the protocol, derived from one, and the inequalities that keep them safe.
 
-PROTOCOL.md sections 1 and 8. All values are seconds; the rates of two clocks may differ by RHO.
+docs/protocol.md sections 1 and 8. All values are seconds; the rates of two clocks may differ by RHO.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def derive(
     leader_timeout: float | None = None,
     **others: float,
 ) -> Timing:
-    """Timing from `failover`; each of the four can be given alone (PROTOCOL.md section 1)."""
+    """Timing from `failover`; each of the four can be given alone (docs/protocol.md section 1)."""
     h = failover / 10 if heartbeat is None else heartbeat
     return Timing(
         heartbeat=h,
@@ -84,7 +84,7 @@ def derive(
 
 
 def faults(t: Timing) -> list[tuple[str, str]]:
-    """Every broken inequality of PROTOCOL.md section 8, as (key under `time:`, what would be right)."""
+    """Every broken inequality of docs/protocol.md section 8, as (key under `time:`, what would be right)."""
     h, m, g, e = t.heartbeat, t.lease, t.grace, t.leader_timeout
     need = (3 * h + LEASE_SLACK_S) / (1 - 2 * RHO)
     close = 1e-9  # 3 x 0.1 is a little more than 0.3

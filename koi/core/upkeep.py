@@ -54,7 +54,7 @@ class Upkept(Commanded):
         return state is not None and state.info.state not in ENDED
 
     def _disable(self, name: str, now: float) -> None:
-        """It is stopped, and with it the node fails: a master moves first (INTERFACE.md, Services)."""
+        """It is stopped, and with it the node fails: a master moves first (docs/guide.md, Services)."""
         if not self.failed:
             self._fail_node(name, now)
         self.last_failure = f"{name}: {DISABLED}"

@@ -1,7 +1,7 @@
 """The lease cell: the end of the runner's lease, shared by runner and workers without a message.
 
 Rule: eight bytes of anonymous shared memory, written by the runner alone as one aligned store (section 7 of
-PROTOCOL.md). Made by root before the first fork, so that every child, also a later one, has the same.
+docs/protocol.md). Made by root before the first fork, so that every child, also a later one, has the same.
 """
 
 from __future__ import annotations

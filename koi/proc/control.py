@@ -1,6 +1,6 @@
 """What clients ask of a node with an elector: answered here, passed to the runner, or redirected to who can.
 
-`local` is answered by the node asked; start, stop and recover by the node named; all else by the leader (INTERFACE.md,
+`local` is answered by the node asked; start, stop and recover by the node named; all else by the leader (docs/guide.md,
 Programs). Changing commands are answered when their effect is there; meanwhile the client hears progress.
 """
 

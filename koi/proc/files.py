@@ -1,6 +1,6 @@
 """Small JSON files in the state folder, written so that a crash leaves the old or the new one, never half.
 
-elector.json (PROTOCOL.md section 2), node.json (stopped by hand, maintenance last heard), failures.json.
+elector.json (docs/protocol.md section 2), node.json (stopped by hand, maintenance last heard), failures.json.
 """
 
 from __future__ import annotations

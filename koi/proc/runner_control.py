@@ -1,6 +1,6 @@
 """What clients ask of a node without an elector: its own affairs are answered, all else is redirected.
 
-Redirects go to the leader that the electors named last, else to each elector in turn (INTERFACE.md, Programs).
+Redirects go to the leader that the electors named last, else to each elector in turn (docs/guide.md, Programs).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one elector knows of the cluster, as the JSON of `koi status` (INTERFACE.md, JSON). Reads the core, changes nothing."""
+"""What one elector knows of the cluster, as the JSON of `koi status` (docs/guide.md, JSON). Reads the core, changes nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The node's voice: opens sockets with the cluster's key, and knows the electors by their addresses.
 
-Rule (PROTOCOL.md section 10): an elector's datagrams count only from that elector's configured addresses.
+Rule (docs/protocol.md section 10): an elector's datagrams count only from that elector's configured addresses.
 """
 
 from __future__ import annotations

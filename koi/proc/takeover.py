@@ -1,6 +1,6 @@
 """How a worker begins: with nothing, after one that died, after a koinode that died, or in maintenance.
 
-Rule (PROTOCOL.md 6.5): what an earlier koinode left is touched only once it is known whether there is maintenance. If
+Rule (docs/protocol.md 6.5): what an earlier koinode left is touched only once it is known whether there is maintenance. If
 there is, everything stays as it is and the worker takes it over: the state that was told last, a `run` program that goes
 on, the pipes of what still prints. If there is none, what was left is ended, demoted and stopped before all else.
 """

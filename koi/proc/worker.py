@@ -2,7 +2,7 @@
 
 Rule: it only carries out what the machine asks for, in order, and hands every event back to it. It wakes for messages,
 ends of scripts and the machine's deadline, and for nothing else. When root's pipe ends or root says `Stop`, it demotes
-and stops its service and then exits; the lease and the worker's own deadline go on to count (PROTOCOL.md section 7).
+and stops its service and then exits; the lease and the worker's own deadline go on to count (docs/protocol.md section 7).
 
 The `run` program takes the place of `start` and `stop`: `start` begins it and has succeeded at once, `stop` sends SIGTERM to
 its group and SIGKILL after stop_timeout; when it ends otherwise, the machine is told by `program_ended`.
@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Mapping, Optional
 
+import koi
 from koi import log
 from koi.config import ServiceDefaults, override
 from koi.core.effects import Become, EndScript, KillAll, Log, RunScript, Tell
@@ -47,6 +48,8 @@ from koi.proc.takeover import Program, Takeover
 from koi.service import catalog, leftovers
 from koi.service.script import NO_INTERPRETER, NotRun, Script, Tail
 
+SHARE = os.path.join(os.path.dirname(koi.__file__), "share")
+"""Where koi-service.sh is."""
 MAX_MARKS = 4
 """Folders that a service had before its present one."""
 MAX_TAILS = 16
@@ -74,6 +77,7 @@ class Worker(Takeover):
         self.directory = directory(context, own)
         self.mark = leftovers.Mark(self.settings.folder, self.settings.node, self.settings.cluster_id)
         self.environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS}
+        self.environment["KOI_SHARE"] = SHARE
         self.service = Service(self.settings)
         self.old_marks: list[leftovers.Mark] = []
         self.script: Optional[Script] = None

@@ -1,7 +1,7 @@
 """The folder of services: what is a service, which scripts it has, and what is wrong with it.
 
 Rule: what is ignored is told with its reason, and what is not built is refused by name; nothing is passed over in
-silence. Names and files are those of INTERFACE.md, Services.
+silence. Names and files are those of docs/guide.md, Services.
 """
 
 from __future__ import annotations

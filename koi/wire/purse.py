@@ -1,6 +1,6 @@
 """The sender's side of cookies: which cookie each receiver has given, and what was sent lately, to send it again at once.
 
-Rule kept (PROTOCOL.md section 10): a Cookie datagram counts only if it echoes something that was sent just now, and once
+Rule kept (docs/protocol.md section 10): a Cookie datagram counts only if it echoes something that was sent just now, and once
 for each; a datagram is sent again at most MAX_TRIES - 1 times, so that two processes never play ping-pong.
 """
 

@@ -1,4 +1,4 @@
-"""The seal: each datagram is encrypted and authenticated, opens once, and only in its own cluster (PROTOCOL.md 10).
+"""The seal: each datagram is encrypted and authenticated, opens once, and only in its own cluster (docs/protocol.md 10).
 
     magic "koi" | version 1 | cluster id 4 | boot 16 | seq 8 | cookie 8 | ChaCha20-Poly1305 of the body | tag 16
 

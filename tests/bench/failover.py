@@ -65,7 +65,7 @@ def _gap(cluster: RealCluster, began: float) -> float:
 
 def _is_backup(cluster: RealCluster, name: str, settled: bool = False) -> bool:
     """Whether the node can be promoted; settled: up for so long that its elector waits for nothing of the past any more
-    (PROTOCOL.md rules 5.5 and 4.4), since the promise holds for one failure at a time."""
+    (docs/protocol.md rules 5.5 and 4.4), since the promise holds for one failure at a time."""
     status = cluster.status()
     if not status:
         return False

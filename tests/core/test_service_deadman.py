@@ -1,4 +1,4 @@
-"""The worker's own deadline (PROTOCOL.md section 7): nothing stays promoted without a lease."""
+"""The worker's own deadline (docs/protocol.md section 7): nothing stays promoted without a lease."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.cluster import Node, RealCluster, until
 from tests.net.hostile import capture, flood, insider, replay, rss_kb
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="capturing and forging packets needs root")
-RATE, FLOOD_S, MAX_GROWTH_KB = 20_000, 4.0, 8_000
+RATE, FLOOD_S, MAX_GROWTH_KB = 20_000, 3.0, 8_000
 CLIENTS = 1_000
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import until
 from tests.net.hosts import Hosts, needs_namespaces
 from tests.net.netcluster import NetCluster
@@ -65,6 +67,7 @@ def test_loss_in_one_direction(tmp_path: Path) -> None:
         cluster.check()
 
 
+@pytest.mark.long
 def test_a_blocked_pair_moves_nothing(tmp_path: Path) -> None:
     """a and c cannot talk while b sees both: whoever is master stays it."""
     with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, failover="2s") as cluster:

@@ -115,6 +115,7 @@ def lost_promise(plan: Plan) -> None:
         network.heal()
         network.part((low, middle), (low, high))
         cluster.hosts[middle].crash()
+        cluster.hosts[middle].slow_disk = 0.0
         plan.world.after(0.05, cluster.hosts[middle].start)
         plan.world.after(4.0, network.heal)
 
