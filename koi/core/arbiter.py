@@ -160,7 +160,10 @@ def _under_hold(view: View) -> Decision:
     if ledger.hold == STUCK:
         if seen is not None and _is_clean(view, seen):
             return Decision(replace(ledger, hold=None, reason=f"{ledger.master} reports that nothing on it is active any more"))
-        words = f"{ledger.master} may still be active: its demote and stop failed. Make sure that it is off, then 'koi recover {ledger.master} --force'"
+        words = (
+            f"{ledger.master} may still be active: its demote and stop failed. Make sure that it is off,"
+            f" then 'koi recover {ledger.master} --force'"
+        )
         return Decision(nobody=words)
     return Decision(nobody="maintenance: no master is changed")
 
@@ -220,7 +223,8 @@ def _drop_target(view: View) -> Optional[Decision]:
     """Rule 9.4: a target that is reached is done with, one not reached in time is dropped."""
     ledger, ends = view.ledger, _target_ends(view)
     if ends is not None and view.now >= ends:
-        words = f"{ledger.target} could not be made master in time ({why_not(view, str(ledger.target)) or ledger.reason}); dropped"
+        why = why_not(view, str(ledger.target)) or ledger.reason
+        words = f"{ledger.target} could not be made master in time ({why}); dropped"
         return Decision(replace(ledger, target=None, reason=words))
     return None
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional
 
 from koi.core.effects import Remember, Tell
-from koi.core.messages import NodeCommand, NodeResult, ServiceState
 from koi.core.node import Node
 from koi.core.ordering import PROMOTED, STARTED, reached
-from koi.core.pipe import Restart
+from koi.core.pipe import NodeCommand, NodeResult, Restart, ServiceState
 
 if TYPE_CHECKING:
     from koi.core.recovery import Recovery

@@ -6,34 +6,33 @@ The shell feeds datagrams and the time; what is to be sent stands on the desk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from koi.core import effects
 from koi.core.blank import Blank
+from koi.core.candidacy import Candidacy
 from koi.core.challenge import Challenger
 from koi.core.desk import Desk
 from koi.core.leadership import Leadership
 from koi.core.ledger import Acceptor
 from koi.core.messages import (
-    Ack, Answer, Challenge, Election as Call, Heartbeat, Hello, Known, Nack, Resign, Vote,
+    Ack,
+    Answer,
+    Challenge,
+    Heartbeat,
+    Hello,
+    Known,
+    Nack,
+    Resign,
+    Vote,
+)
+from koi.core.messages import (
+    Election as Call,
 )
 from koi.core.seat import Random, Seat
 from koi.core.timing import Timing
 
 BLANK, FOLLOWER, CANDIDATE, LEADER = "blank", "follower", "candidate", "leader"
-
-
-@dataclass
-class Candidacy:
-    """One attempt to become leader."""
-
-    term: int
-    since: float
-    next_send: float
-    write: int
-    """The own promise counts once this write is on disk (rule 3.1)."""
-    votes: dict[str, Vote] = field(default_factory=dict)
 
 
 class Roles:

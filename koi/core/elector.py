@@ -182,7 +182,7 @@ class Elector:
         return rivals.refused(known, report, self.acceptor.record.ledger.epoch, self.timing, now)
 
     def _answer(self, origin: Any, report: Report, received: float) -> None:
-        """Rules 5.3 and 5.4. What is vouched for is on disk: a lease that runs is renewed from there without waiting for a write."""
+        """Rules 5.3 and 5.4. What is vouched for is on disk: a lease that runs is renewed from there, without a write."""
         if self.roles.role == BLANK or not self.acceptor.stands_for(report, received):
             self.desk.say_now(origin, self._state(report, nudge=False))
             return

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Optional, Union
 
 from koi.core.effects import ERROR, Become, EndScript, KillAll, Log, RunScript, Tell
-from koi.core.messages import Failure, Last, Order, ServiceInfo, ServiceState
+from koi.core.messages import Last, ServiceInfo
+from koi.core.pipe import Failure, Order, ServiceState
 from koi.core.states import (
     FAILED,
     FAILING,

@@ -12,7 +12,7 @@ from koi.core import status
 from koi.core.effects import WARNING, Tell
 from koi.core.facts import Result
 from koi.core.frozen import Frozen
-from koi.core.messages import Failure
+from koi.core.pipe import Failure
 from koi.core.states import FAILING, GOAL_STOPPED, PROMOTED, STATUS, STOPPED, outcome
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Optional
 
 from koi.core.effects import Become, Tell
-from koi.core.messages import Order, ServiceState
 from koi.core.ordering import ENDED, PROMOTED, STARTED, STOPPED, demoted, downward, reached, upward
-from koi.core.pipe import Freeze
+from koi.core.pipe import Freeze, Order, ServiceState
 
 if TYPE_CHECKING:
     from koi.core.runner import RunnerSettings

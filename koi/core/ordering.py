@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Mapping, Optional
 
-from koi.core.messages import ServiceState
+from koi.core.pipe import ServiceState
 
 STOPPED, STARTED, PROMOTED = "stopped", "started", "promoted"
 """The levels that a node, and each of its services, is driven to."""

@@ -89,7 +89,10 @@ class Reporter:
 
     def _deciding(self, why: str) -> tuple[Any, ...]:
         r = self.runner
-        return r.holding, r.told_renounced, not why, r.state, r.mode, bool(r.failed), r.blocks_others(), r.stopped, r.acknowledged, r.maintenance
+        return (
+            r.holding, r.told_renounced, not why, r.state, r.mode, bool(r.failed), r.blocks_others(), r.stopped, r.acknowledged,
+            r.maintenance,
+        )
 
     def _details(self, why: str, hears: int, digest: str) -> tuple[Any, ...]:
         return digest, why, hears, self.runner.last_failure, self.warnings, self.runner.recovery.count
@@ -117,7 +120,8 @@ class Reporter:
             recovers_in = runner.recover_delay
         return Report(
             settings.name, settings.boot, self.number, self.lineage, runner.holding, runner.told_renounced, not why, why,
-            runner.state, runner.mode, settings.preference, now - self.started_at, hears, bool(runner.failed), failed_ago, runner.recovery.count,
-            recovers_in, runner.blocks_others(), runner.stopped, runner.acknowledged, runner.last_failure, settings.port, settings.release,
+            runner.state, runner.mode, settings.preference, now - self.started_at, hears, bool(runner.failed), failed_ago,
+            runner.recovery.count, recovers_in, runner.blocks_others(), runner.stopped, runner.acknowledged,
+            runner.last_failure, settings.port, settings.release,
             settings.config, digest, None, self.warnings, bool(runner.maintenance),
         )

@@ -13,8 +13,9 @@ from typing import Any, Optional, Union
 from koi.core import effects
 from koi.core.effects import Log, Remember, SetLease, Tell
 from koi.core.lease import UNLIMITED, Lease
-from koi.core.messages import Failure, Held, Heritage, NodeCommand, ServiceState, State, Stopped, Version, Vouch
+from koi.core.messages import State, Version, Vouch
 from koi.core.ordering import STARTED
+from koi.core.pipe import Failure, Held, Heritage, NodeCommand, ServiceState, Stopped
 from koi.core.recovery import Recovery
 from koi.core.reporting import Reporter
 from koi.core.timing import Timing
@@ -64,7 +65,7 @@ class Runner(Upkept):
         """It holds what a detached tree held, and has no lease for it yet."""
         self.lease_end = heritage.lease_end if heritage.holding is not None else None
         self.unlimited = self.lease_end == UNLIMITED
-        self.told_lease: Optional[float] = None
+        self.told_lease = self.lease_end
         self.acknowledged: Optional[Version] = None
         self.told_stopped = False
         self.mode = settings.mode
@@ -226,6 +227,8 @@ class Runner(Upkept):
 
     def _set_lease(self, end: Optional[float]) -> None:
         if end != self.told_lease:
+            if self.told_lease == UNLIMITED:  # the cell wakes nobody, and no worker looks at a lease without end
+                self.told_freeze.clear()
             self.told_lease = end
             self.out.append(SetLease(end))
 

@@ -23,7 +23,8 @@ from koi.core.deadman import running
 from koi.core.effects import CRITICAL, INFO, WARNING, EndScript, KillAll, Tell
 from koi.core.facts import Effect, Lease, Result
 from koi.core.mending import Mending
-from koi.core.messages import Last, Order, ServiceState
+from koi.core.messages import Last
+from koi.core.pipe import Order, ServiceState
 from koi.core.states import (
     DEMOTE,
     DEMOTING,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Mapping, Optional
 
-from koi.core.messages import Order
+from koi.core.pipe import Order
 
 STOPPED, STARTING, STARTED = "Stopped", "Starting", "Started"
 PROMOTING, PROMOTED, DEMOTING = "Promoting", "Promoted", "Demoting"

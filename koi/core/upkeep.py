@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Optional
 from koi.core import effects
 from koi.core.commanding import Commanded
 from koi.core.effects import Log, Tell
-from koi.core.messages import Failure
 from koi.core.ordering import ENDED
-from koi.core.pipe import Retire
+from koi.core.pipe import Failure, Retire
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from koi.core.effects import Journal
-from koi.core.messages import NodeCommand, Request
+from koi.core.messages import Request
+from koi.core.pipe import NodeCommand
 from koi.proc.journal import MAX_ENTRIES
 from koi.proc.replies import arguments
 

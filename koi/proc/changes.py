@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Union
 
 from koi import log
-from koi.core.messages import Stop
-from koi.core.pipe import Redefine, Retire
+from koi.core.pipe import Redefine, Retire, Stop
 from koi.proc.child import SERVICE, worker_name
 from koi.proc.loop import now
 from koi.proc.supervise import Child

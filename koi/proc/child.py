@@ -17,7 +17,7 @@ from typing import Any, Callable, NoReturn, Optional
 from setproctitle import setproctitle
 
 from koi import __version__, log
-from koi.core.messages import Heritage, Ping, Pong, ServiceState
+from koi.core.pipe import Heritage, Ping, Pong, ServiceState
 from koi.errors import KoiError
 from koi.proc.cell import LeaseCell
 from koi.proc.link import Link, loads

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from koi import __version__
 from koi.core.commands import Command, Refused
 from koi.core.effects import Done
-from koi.core.messages import STUCK, FailuresList, FailuresQuery, NodeResult, Request
+from koi.core.messages import STUCK, Request
+from koi.core.pipe import FailuresList, FailuresQuery, NodeResult
 from koi.names import unknown_node
 from koi.proc import plan
 from koi.proc.asked import entries_wanted, journaled, node_command, origin

@@ -12,7 +12,8 @@ from koi import log
 from koi.core.effects import WARNING, Become, Done, EndFence, Journal, Log, Persist, RunFence, Send
 from koi.core.elector import Elector
 from koi.core.ledger import Record
-from koi.core.messages import FailuresList, NodeResult, Pids, Report, Request, State, Stop, Vouch
+from koi.core.messages import Report, Request, State, Vouch
+from koi.core.pipe import FailuresList, NodeResult, Pids, Stop
 from koi.core.seat import Seat
 from koi.errors import KoiError
 from koi.proc import files, speech

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from koi import log
-from koi.core.messages import Failure
+from koi.core.pipe import Failure
 from koi.proc import files
 
 MAX_KEPT = 50

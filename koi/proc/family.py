@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, Optional
 
 from koi import log
-from koi.core.messages import Stop
+from koi.core.pipe import Stop
 from koi.proc.cell import LeaseCell
 from koi.proc.child import ELECTOR, SERVICE, Context, live, reset_signals
 from koi.proc.link import Link, pair

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from koi.core.messages import Ping
+from koi.core.pipe import Ping
 from koi.proc.child import NANO
 from koi.proc.family import Family
 from koi.proc.supervise import Child, Pulse

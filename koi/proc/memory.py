@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Optional
 
-from koi.core.messages import Last, ServiceInfo, ServiceState
+from koi.core.messages import Last, ServiceInfo
+from koi.core.pipe import ServiceState
 
 
 def dump(state: ServiceState) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Answers to clients: paged, remembered by the request's id so that it is carried out at most once (docs/protocol.md section 10)."""
+"""Answers to clients: paged, and remembered by the request's id, so that it is carried out at most once.
+
+docs/protocol.md section 10.
+"""
 
 from __future__ import annotations
 

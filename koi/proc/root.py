@@ -17,8 +17,7 @@ from setproctitle import setproctitle
 
 from koi import __version__, log
 from koi.config import Config
-from koi.core.messages import Announce, Held, NodeResult, Pids, Pong, ServiceState, Stopped
-from koi.core.pipe import Redefine, Retire
+from koi.core.pipe import Announce, Held, NodeResult, Pids, Pong, Redefine, Retire, ServiceState, Stopped
 from koi.errors import KoiError
 from koi.proc import changes, lock, reload, treefile
 from koi.proc.child import ELECTOR, ROOT, RUNNER, SERVICE, Reason, title, worker_name

@@ -11,7 +11,8 @@ from typing import Any
 from koi import log
 from koi.config import Config
 from koi.core.effects import Become, Log, Remember, Send, SetLease, Tell
-from koi.core.messages import (
+from koi.core.messages import Request, State, Vouch
+from koi.core.pipe import (
     Failure,
     FailuresList,
     FailuresQuery,
@@ -19,14 +20,11 @@ from koi.core.messages import (
     NodeCommand,
     NodeResult,
     Pids,
-    Request,
+    Redefine,
     ServiceState,
-    State,
     Stop,
     Stopped,
-    Vouch,
 )
-from koi.core.pipe import Redefine
 from koi.core.recovery import Recovery
 from koi.core.runner import Runner, RunnerSettings
 from koi.proc import files, speech
@@ -158,7 +156,8 @@ class RunnerProcess:
         """New, changed and vanished services; root hears first, so that there is a worker."""
         for name, definition in self.folder.changes(now).items():
             if definition is None:
-                log.get().warning(f"the folder of {name} has vanished: it is demoted and stopped with what is left of its scripts")
+                text = f"the folder of {name} has vanished: it is demoted and stopped with what is left of its scripts"
+                log.get().warning(text)
                 self.carry_out(self.machine.retire(name, now))
             else:
                 log.get().info(f"{definition.path} is {'changed' if name in self.machine.services else 'new'}")

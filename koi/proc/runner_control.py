@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from koi import __version__
-from koi.core.messages import NodeResult, Request
+from koi.core.messages import Request
+from koi.core.pipe import NodeResult
 from koi.proc.asked import entries_wanted, journaled, node_command
 from koi.proc.journal import JournalFile
 from koi.proc.reload import Reconfigure

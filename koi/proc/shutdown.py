@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Optional, Protocol
 
 from koi import log
-from koi.core.messages import Stop
+from koi.core.pipe import Stop
 from koi.proc.child import ELECTOR, RUNNER, SERVICE
 
 RUNNING, DEMOTING, WORKERS, RESIGNING, LETTING_GO, OVER = "running", "demoting", "workers", "resigning", "letting go", "over"
@@ -145,7 +145,8 @@ class Shutdown:
             for name in self._hands.alive():
                 self._hands.kill(name, "the node ends")
         else:
-            log.get().critical(f"{why}: killed, with all that the services' scripts started; promoted services may not be demoted")
+            what = "killed, with all that the services' scripts started; promoted services may not be demoted"
+            log.get().critical(f"{why}: {what}")
             self._hands.kill_below()
         self._finish(1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from koi.core.messages import ServiceState
+from koi.core.pipe import ServiceState
 from koi.proc.link import Link
 
 FIRST_DELAY_S = 0.1

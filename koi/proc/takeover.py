@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from koi import log
-from koi.core.messages import ServiceState
+from koi.core.pipe import ServiceState
 from koi.core.service import Service
 from koi.core.states import PROMOTED, QUIET, RUN
 from koi.proc import files

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
-from koi.core.messages import Held, Heritage, ServiceState
+from koi.core.pipe import Held, Heritage, ServiceState
 from koi.proc import memory
 from koi.proc.system import session, start_time
 

@@ -22,8 +22,7 @@ import koi
 from koi import log
 from koi.config import ServiceDefaults, override
 from koi.core.effects import Become, EndScript, KillAll, Log, RunScript, Tell
-from koi.core.messages import Announce, Order, Stop
-from koi.core.pipe import Freeze, Redefine, Restart
+from koi.core.pipe import Announce, Freeze, Order, Redefine, Restart, Stop
 from koi.core.service import Service
 from koi.core.states import (
     DEMOTING,

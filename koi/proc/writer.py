@@ -1,4 +1,4 @@
-"""Writes the elector's record to disk in a thread of its own, so that reports are answered meanwhile (docs/protocol.md section 2).
+"""Writes the elector's record to disk in a thread of its own, so that reports are answered meanwhile (protocol section 2).
 
 Only the newest record that waits is written; the loop hears through a pipe which number is done. The elector forks
 nothing, so a thread is safe here.

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from koi.core.effects import Send, Tell
-from koi.core.messages import Heritage, Order, ServiceInfo, ServiceState, State, Vouch
+from koi.core.messages import ServiceInfo, State, Vouch
+from koi.core.pipe import Heritage, Order, ServiceState
 from koi.core.recovery import Recovery
 from koi.core.runner import Runner, RunnerSettings
 from koi.core.timing import derive

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional
 
 from koi.core.effects import RunScript, Tell
-from koi.core.messages import Failure, Order, ServiceState
+from koi.core.pipe import Failure, Order, ServiceState
 from koi.core.service import Service
 from koi.core.states import Settings
 

@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from koi.core.effects import Become, EndScript, RunScript, Tell
-from koi.core.messages import Order
+from koi.core.pipe import Order
 from koi.core.service import ENDINGS, Service
 from koi.core.states import DURING, STATES, TRANSITIONS
 from tests.core.drive import FAR, SETTINGS, Drive, failures, has, in_state, scripts, started

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ CLONE_NEWNET = 0x40000000
 NETWORKS = ("10.77.0", "10.78.0")
 """A host's address is one of these with its number behind: the first network, and the second where there is one."""
 IPV6 = "fd77::"
+PREFIX = "koinet"
+"""Namespaces are called koinet, the test's process id, and the host."""
 
 
 def why_not() -> str:
@@ -56,11 +59,12 @@ class Hosts:
 
     def __init__(self, names: str, networks: int = 1) -> None:
         self.names, self.networks = names, networks
-        self.prefix = f"koi{os.getpid()}"
+        self.prefix = f"{PREFIX}{os.getpid()}"
         self.switch = f"{self.prefix}sw"
         self._rules: dict[object, tuple[str, ...]] = {}
 
     def __enter__(self) -> Hosts:
+        sweep()
         try:
             self._build()
         except BaseException:
@@ -198,14 +202,28 @@ class Hosts:
 
     def _remove(self) -> None:
         for space in [*map(self.namespace, self.names), self.switch]:
-            found = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
-            for pid in found.stdout.split():
-                try:
-                    os.kill(int(pid), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            subprocess.run(["ip", "netns", "del", space], capture_output=True)
-            shutil.rmtree(f"/etc/netns/{space}", ignore_errors=True)
+            remove(space)
+
+
+def remove(space: str) -> None:
+    """Kill what runs in a namespace of these tests, and remove it."""
+    found = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True)
+    for pid in found.stdout.split():
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    subprocess.run(["ip", "netns", "del", space], capture_output=True)
+    shutil.rmtree(f"/etc/netns/{space}", ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove what tests that were killed have left: namespaces whose process id lives no more."""
+    for line in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.splitlines():
+        space = line.partition(" ")[0]
+        owner = re.fullmatch(PREFIX + r"(\d+)[a-z]+", space)
+        if owner and not os.path.exists(f"/proc/{owner[1]}"):
+            remove(space)
 
 
 def _enter(fd: int) -> None:

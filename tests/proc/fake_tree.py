@@ -15,16 +15,8 @@ from types import SimpleNamespace
 from typing import Any, Optional
 
 from koi import log
-from koi.core.messages import (
-    Announce,
-    Held,
-    Order,
-    Pids,
-    ServiceInfo,
-    ServiceState,
-    Stop,
-    Stopped,
-)
+from koi.core.messages import ServiceInfo
+from koi.core.pipe import Announce, Held, Order, Pids, ServiceState, Stop, Stopped
 from koi.core.timing import derive
 from koi.errors import KoiError
 from koi.proc import family, root, shutdown

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from koi import config as configuration
 from koi import log
-from koi.core.messages import Failure, Order, ServiceState
+from koi.core.pipe import Failure, Order, ServiceState
 from koi.proc import worker
 from koi.proc.cell import LeaseCell
 from koi.proc.child import Context, live, reset_signals, worker_name

@@ -34,6 +34,10 @@ def stick(cluster: RealCluster) -> str:
     return master
 
 
+def warnings(cluster: RealCluster) -> list[str]:
+    return list(cluster.status().get("cluster", {}).get("warnings", ()))
+
+
 def promotions(cluster: RealCluster) -> int:
     return sum(1 for s in cluster.read_stamps() if (s.action, s.edge) == ("promote", "begin"))
 
@@ -107,21 +111,21 @@ def test_a_stuck_master_is_fenced_and_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("works", [True, False])
 def test_a_lost_master_is_fenced(tmp_path: Path, works: bool) -> None:
-    """With a grace of 6 s the guard alone would take longer; a fence that fails changes nothing."""
+    """With a grace of 3 s the guard alone would take longer; a fence that fails changes nothing."""
     fence = tmp_path / "fence"
     fence.write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/fenced\nexit {0 if works else 1}\n")
     fence.chmod(0o755)
-    with make(tmp_path, fence=str(fence), failover="1s\n  demote_grace: 6s") as cluster:
+    with make(tmp_path, fence=str(fence), failover="1s\n  demote_grace: 3s") as cluster:
         cluster.start()
         master = cluster.wait_master()
         until("all are up", lambda: sorted(n["state"] for n in cluster.status()["nodes"]) == ["Backup", "Backup", "Master"])
         killed = cluster[master].kill_all()
         if not works:
-            told = until("a warning", lambda: [w for w in cluster.status().get("cluster", {}).get("warnings", ()) if "fence" in w])
+            told = until("a warning", lambda: [w for w in warnings(cluster) if "fence" in w])
             assert "the command exited 1" in told[0] and "tried again" in told[0]
         cluster.wait_master(other_than=master)
         begun = cluster.first("promote", "begin", killed)
-        assert begun is not None and (begun.time - killed < 5) == works, begun.time - killed
+        assert begun is not None and (begun.time - killed < 3) == works, begun.time - killed
         fenced = (tmp_path / "fenced").read_text().split()
         assert set(fenced) == {master} and (len(fenced) == 1 if works else len(fenced) > 1)
         assert time.time() > begun.time and cluster.overlaps(((master, killed),)) == []

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from koi.core.messages import Ping, Pong, ServiceInfo, ServiceState
+from koi.core.messages import ServiceInfo
+from koi.core.pipe import Ping, Pong, ServiceState
 from koi.proc.cell import LeaseCell
 from koi.proc.child import Context
 from koi.proc.link import HEADER, MAX_BODY_BYTES, MAX_QUEUED_BYTES, Link, loads, pair

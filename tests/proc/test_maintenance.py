@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +38,7 @@ def maintenance(cluster: RealCluster, on: bool) -> str:
 
 
 def program(cluster: RealCluster, node: str) -> int:
-    return int((cluster.folder / f"program.{node}").read_text())
+    return int((cluster.folder / f"program.{node}").read_text().strip() or 0)
 
 
 def alive(pid: int) -> bool:
@@ -83,16 +85,15 @@ def test_what_was_changed_by_hand_is_put_right(cluster: RealCluster) -> None:
     backup = next(n for n in "abc" if n != master)
     maintenance(cluster, True)
     quiet(cluster)
-    cluster.script("10-vip", "status", body="[ -e $KOI_SERVICE_DIR/moved ] || exit 0; rm $KOI_SERVICE_DIR/moved; exit 92", nodes=master)
+    body = "[ -e $KOI_SERVICE_DIR/moved ] || exit 0; rm $KOI_SERVICE_DIR/moved; exit 92"
+    cluster.script("10-vip", "status", body=body, nodes=master)
     (cluster[master].services / "10-vip/moved").touch()
-    import os
-    import signal
-
     old = program(cluster, backup)
     os.kill(old, signal.SIGKILL)
     maintenance(cluster, False)
     until("web runs again", lambda: program(cluster, backup) != old and alive(program(cluster, backup)))
-    until("vip was started again", lambda: states(cluster)[master] == "Master" and "it is put right" in cluster[master].log.read_text())
+    until("vip was put right", lambda: "it is put right" in cluster[master].log.read_text())
+    until("it is master again", lambda: states(cluster).get(master) == "Master")
     with cluster[master].client() as client:
         assert any("it is put right" in failure["what"] for failure in client.failures()["failures"])
     assert "has ended in maintenance; it is put right" in cluster[backup].log.read_text()
@@ -103,7 +104,10 @@ def test_commands_in_maintenance_are_refused(cluster: RealCluster) -> None:
     other = next(n for n in "abc" if n != master)
     maintenance(cluster, True)
     with cluster.any().client() as client:
-        for refused in (lambda: client.promote(other), client.demote, lambda: client.stop(other), lambda: client.restart("vip", other)):
+        commands = (
+            lambda: client.promote(other), client.demote, lambda: client.stop(other), lambda: client.restart("vip", other),
+        )
+        for refused in commands:
             with pytest.raises(Refused, match="maintenance"):
                 refused()
 
@@ -129,10 +133,10 @@ def test_restart_of_a_service(cluster: RealCluster) -> None:
     epoch = cluster.status()["cluster"]["epoch"]
     with cluster[master].client() as client:
         assert client.restart("vip", master)["message"] == f"vip of {master} was restarted and is Promoted"
-        new = [s.action for s in cluster.read_stamps()[before:] if s.node == master and s.edge == "begin" and s.action != "status"]
-        assert new == ["demote", "stop", "start", "promote"]
+        new = [s.action for s in cluster.read_stamps()[before:] if s.node == master and s.edge == "begin"]
+        assert [action for action in new if action != "status"] == ["demote", "stop", "start", "promote"]
         client.restart("web")
-        assert program(cluster, master) != old and not alive(old)
+        until("another program", lambda: program(cluster, master) != old and not alive(old))
         with pytest.raises(Refused, match="has no service nothing; services: vip, web"):
             client.restart("nothing", master)
     assert cluster.status()["cluster"]["epoch"] == epoch and cluster.master() == master

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from koi.core.messages import Announce, Stop
+from koi.core.pipe import Announce, Stop
 from tests.proc.lone_worker import Lone
 from tests.proc.waiting import cmdline, descriptors, is_gone, until
 

@@ -1,4 +1,7 @@
-"""The long run: `python -m tests.sim --seeds 20000 [--from N] [--jobs N] [--off RULE ...]`; `KOI_SEED=n` replays one with its trace."""
+"""The long run: `python -m tests.sim --seeds 20000 [--from N] [--jobs N] [--off RULE ...]`.
+
+`KOI_SEED=n` replays one seed with its trace.
+"""
 
 from __future__ import annotations
 

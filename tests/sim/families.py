@@ -1,4 +1,4 @@
-"""Directed scenarios, each around one rule, with times drawn from the seed: what random faults find only after thousands of seeds.
+"""Directed scenarios, each around one rule, with times drawn from the seed: what random faults hardly ever find.
 
 All begin with a settled cluster whose master is known: the host with the highest preference.
 """

@@ -7,7 +7,8 @@ from typing import Any, Callable, Optional
 
 from koi.core.effects import Remember
 from koi.core.ledger import Record
-from koi.core.messages import Held, Heritage, Report, ServiceState
+from koi.core.messages import Report
+from koi.core.pipe import Held, Heritage, ServiceState
 from koi.core.timing import Timing
 from tests.sim.processes import PIPE_S, ElectorProcess, RunnerProcess
 from tests.sim.watch import Violation, Watch
@@ -37,7 +38,9 @@ class Cluster:
 class Host:
     """A machine: power, clock, disk, processes."""
 
-    def __init__(self, cluster: Cluster, name: str, priorities: dict[str, Optional[int]], rank: int = 0, preference: int = 0) -> None:
+    def __init__(
+        self, cluster: Cluster, name: str, priorities: dict[str, Optional[int]], rank: int = 0, preference: int = 0,
+    ) -> None:
         self.cluster, self.name, self.rank, self.preference = cluster, name, rank, preference
         self.priorities = priorities
         self.stuck = "hold"

@@ -35,7 +35,8 @@ class Measured:
             if seconds:
                 low, high = min(seconds), max(seconds)
                 words += f"  {what}: median {statistics.median(seconds):.3f} s ({low:.3f} to {high:.3f} s)"
-        return f"{words}  masters moved: {self.moved}  (failover: {failover:g}s, {max(len(self.failovers), len(self.elections))} trials)"
+        trials = max(len(self.failovers), len(self.elections))
+        return f"{words}  masters moved: {self.moved}  (failover: {failover:g}s, {trials} trials)"
 
 
 def fresh(seed: int, failover: float) -> Cluster:

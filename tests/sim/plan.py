@@ -8,8 +8,8 @@ from typing import Any, Callable
 from koi.core import timing
 from koi.core.commands import Command
 from tests.sim.host import Cluster, Host
-from tests.sim.worker import Scripts
 from tests.sim.watch import Watch
+from tests.sim.worker import Scripts
 from tests.sim.world import Clock, Network, World
 
 FAULTS_UNTIL_S = 38.0
@@ -27,8 +27,10 @@ def build(world: World, random: Random, switch: Callable[[str, Any], None], blan
           shape: tuple[int, int] | None = None) -> Cluster:
     """A cluster of a random shape with random clocks, ranks, preferences and services."""
     electors, runners = shape or random.choice(SHAPES)
-    failover = random.choice((3.0, 3.0, 3.0, 2.0, 5.0))
-    t = timing.derive(failover, bully_delay=5.0, blank_wait=20.0, promote_timeout=5.0, demote_timeout=5.0, failure_promotion_timeout=5.0)
+    t = timing.derive(
+        random.choice((3.0, 3.0, 3.0, 2.0, 5.0)), bully_delay=5.0, blank_wait=20.0, promote_timeout=5.0, demote_timeout=5.0,
+        failure_promotion_timeout=5.0,
+    )
     names = tuple(chr(ord("a") + i) for i in range(max(electors, runners)))
     stuck = random.choice(("hold", "hold", "takeover"))
     cluster = Cluster(world, Network(world), Watch(world), t, names[-electors:], switch, quorum, blank_rule)
@@ -44,7 +46,8 @@ def build(world: World, random: Random, switch: Callable[[str, Any], None], blan
 
 
 def _services(random: Random) -> dict[str, int | None]:
-    return random.choice(({"vip": 10}, {"vip": 10, "db": 20}, {"db": None, "vip": 10}))
+    kinds: tuple[dict[str, int | None], ...] = ({"vip": 10}, {"vip": 10, "db": 20}, {"db": None, "vip": 10})
+    return random.choice(kinds)
 
 
 class Plan:
@@ -66,15 +69,20 @@ class Plan:
 
     def _fault(self) -> None:
         faults = (
-            self._crash, self._crash, self._kill_elector, self._kill_runner, self._kill_runner, self._partition, self._partition,
-            self._one_way, self._pair, self._noise, self._pause, self._pause, self._command, self._command, self._bad_scripts, self._slow_disk,
-            self._restart_all, self._hang_demote, self._stuck, self._kill_root, self._kill_worker, self._stop_orderly, self._node_command,
-            self._maintenance,
+            self._crash, self._crash, self._kill_elector, self._kill_runner, self._kill_runner, self._partition,
+            self._partition, self._one_way, self._pair, self._noise, self._pause, self._pause, self._command, self._command,
+            self._bad_scripts, self._slow_disk, self._restart_all, self._hang_demote, self._stuck, self._kill_root,
+            self._kill_worker, self._stop_orderly, self._node_command, self._maintenance,
         )
         self.random.choice(faults)()
 
     def _host(self) -> Host:
         return self.random.choice(list(self.cluster.hosts.values()))
+
+    def _likely_master(self) -> Host:
+        """Any host, but the one whose services are active more often."""
+        active = [name for name, services in self.cluster.watch.active.items() if services]
+        return self.cluster.hosts[active[0]] if active and self.random.random() < 0.5 else self._host()
 
     def _leader(self) -> Host | None:
         for host in self.cluster.hosts.values():
@@ -191,18 +199,18 @@ class Plan:
         self.world.after(3.0, setattr, host, "slow_disk", 0.0)
 
     def _bad_scripts(self) -> None:
-        host, action = self._host(), self.random.choice(("start", "promote", "demote", "stop", "promote"))
+        host, action = self._likely_master(), self.random.choice(("start", "promote", "demote", "stop", "promote"))
         host.scripts.failing[action] = 0.7
         self.world.after(self.random.uniform(1.0, 6.0), host.scripts.failing.clear)
 
     def _stuck(self) -> None:
         """Neither demote nor stop works for a while."""
-        host = self._host()
+        host = self._likely_master()
         host.scripts.failing.update(demote=1.0, stop=1.0)
         self.world.after(self.random.uniform(1.0, 6.0), host.scripts.failing.clear)
 
     def _hang_demote(self) -> None:
-        host = self._host()
+        host = self._likely_master()
         host.scripts.hanging["demote"] = 0.8
         self.world.after(self.random.uniform(1.0, 6.0), host.scripts.hanging.clear)
 

@@ -9,8 +9,8 @@ from koi.core.commands import Command
 from koi.core.effects import Become, Done, Log, Persist, Remember, Send, SetLease, Tell
 from koi.core.elector import Elector
 from koi.core.ledger import Record
-from koi.core.messages import Held, Heritage, NodeCommand, NodeResult, Order, Report, State, Stopped, Vouch
-from koi.core.pipe import Freeze
+from koi.core.messages import Report, State, Vouch
+from koi.core.pipe import Freeze, Held, Heritage, NodeCommand, NodeResult, Order, Stopped
 from koi.core.recovery import Recovery
 from koi.core.runner import Runner, RunnerSettings
 from koi.core.seat import Seat

@@ -101,7 +101,10 @@ RUNNER: dict[str, Callable[[Any], None]] = {
 OTHERS = ("blank start", "majority")
 """Turned off where the cluster is built: blank_rule and quorum."""
 
-SAFETY = ("guard", "blank start", "majority", "counting from sending", "accept rule", "renounce", "own promise first", "one version to begin")
+SAFETY = (
+    "guard", "blank start", "majority", "counting from sending", "accept rule", "renounce", "own promise first",
+    "one version to begin",
+)
 NAMES = (*ELECTOR, *RUNNER, *OTHERS)
 
 

@@ -12,8 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Optional
 
 from koi.core.effects import EndScript, KillAll, RunScript, Tell
-from koi.core.messages import Order, ServiceState
-from koi.core.pipe import Freeze
+from koi.core.pipe import Freeze, Order, ServiceState
 from koi.core.service import Service
 from koi.core.states import GOAL_STOPPED, STOPPED, Settings
 from tests.sim.processes import PIPE_S
@@ -45,7 +44,9 @@ class Scripts:
 class Worker(Process):
     """A service's machine and its scripts."""
 
-    def __init__(self, host: Host, name: str, unclean: bool = False, last: Optional[ServiceState] = None, frozen: bool = False) -> None:
+    def __init__(
+        self, host: Host, name: str, unclean: bool = False, last: Optional[ServiceState] = None, frozen: bool = False,
+    ) -> None:
         """`last`: what its predecessor told; `unclean`: a koinode before this one left it; `frozen`: there is maintenance."""
         super().__init__(host.cluster.world, host.clock, f"{host.name}/{name}")
         self.host, self.service = host, name
@@ -141,7 +142,8 @@ class Worker(Process):
             if isinstance(effect, RunScript):
                 self._run(effect)
             elif isinstance(effect, EndScript):
-                self.world.after(0.001, self.deliver, self._ended, self.running, self.machine.action, -9 if effect.at_once else -15, 0.1)
+                signal = -9 if effect.at_once else -15
+                self.world.after(0.001, self.deliver, self._ended, self.running, self.machine.action, signal, 0.1)
             elif isinstance(effect, KillAll):
                 self.world.say(self.name, f"everything killed: {effect.why}")
                 self.host.cluster.watch.inactive(self.host.name, self.service)

@@ -123,7 +123,7 @@ class Clock:
 
 
 class Process:
-    """Something with a clock, a deadline, and events that wait while it is paused; a new life ignores what was sent to the old."""
+    """Something with a clock, a deadline, and events that wait while it is paused; its next life ignores what was sent to it."""
 
     def __init__(self, world: World, clock: Clock, name: str) -> None:
         self.world, self.clock, self.name = world, clock, name

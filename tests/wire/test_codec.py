@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koi.core import messages
-from koi.core.messages import DATAGRAMS, Ping, Report, Request, Resign, Response, ServiceInfo, Vote, Vouch
+from koi.core.messages import DATAGRAMS, Report, Request, Resign, Response, ServiceInfo, Vote, Vouch
+from koi.core.pipe import Ping
 from koi.wire.codec import DEFLATE_ABOVE, LIMIT, MAX_BODY, MAX_ITEMS, MAX_TEXT, Malformed, decode, encode
 from tests.wire.wire_strategies import LONG_LEDGER, MESSAGES, example
 

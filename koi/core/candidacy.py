@@ -1,0 +1,19 @@
+"""One attempt of an elector to become leader (docs/protocol.md rules 3.1, 3.3 and 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from koi.core.messages import Vote
+
+
+@dataclass
+class Candidacy:
+    """One attempt to become leader."""
+
+    term: int
+    since: float
+    next_send: float
+    write: int
+    """The own promise counts once this write is on disk (rule 3.1)."""
+    votes: dict[str, Vote] = field(default_factory=dict)
