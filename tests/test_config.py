@@ -155,9 +155,9 @@ def test_the_four_intervals_derive_from_failover_and_can_be_set_alone():
     ("time:\n  failover: 3s\n  lease: 900ms", [":3: time.lease: is 0.9 s; must be at least 0.969 s"]),
     ("time:\n  heartbeat: 500ms", [":2: time.heartbeat: does not fit: lease, as it derives"]),
     ("time:\n  leader_timeout: 800ms", [":2: time.leader_timeout: is 0.8 s; must be at least 3 x heartbeat"]),
-    ("time:\n  leader_timeout: 5s", [":2: time.leader_timeout: is 5 s; plus 200 ms it must not exceed"]),
+    ("time:\n  leader_timeout: 5s", [":2: time.leader_timeout: is 5 s; plus 200 ms it must be within"]),
     ("time:\n  heartbeat: 15ms", [":2: time.heartbeat: is 0.015 s; must be at least 0.02 s"]),
-    ("time:\n  forget_runner: 2s", [":2: time.forget_runner: is 2 s; must be more than"]),
+    ("time:\n  forget_runner: 2s", [":2: time.forget_runner: is 2 s; must be above"]),
     ("time:\n  failover: 30m\n  lease: 31m", [":2: time.failover: does not fit: forget_runner, by default"]),
     ("time:\n  failover: 200ms", [":2: time.failover: does not fit: lease", ":2: time.failover: does not fit: leader_timeout"]),
 ])

@@ -155,7 +155,7 @@ def decide(view: View) -> Decision:
 def _under_hold(view: View) -> Decision:
     ledger = view.ledger
     seen = view.reports.get(ledger.master) if ledger.master is not None else None
-    if ledger.hold == ENDING and _taken_up_again(view, seen):
+    if ledger.hold == ENDING and (_taken_up_again(view, seen) or vacancy(view)):
         return Decision(replace(ledger, hold=None, reason="maintenance is over"))
     if ledger.hold == STUCK:
         if seen is not None and _is_clean(view, seen):

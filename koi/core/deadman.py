@@ -68,8 +68,12 @@ class Watched(Facts):
 
     @property
     def _armed(self) -> bool:
-        """What a dead tree left has no lease to lose; after everything was killed nothing is left to do."""
-        return self.promoted and self.clean and self.guarded and not self.overrun
+        """What a dead tree left has no lease to lose; after everything was killed nothing is left to do.
+
+        A failure that is forgotten meanwhile stops no count that has begun (rule 6.4).
+        """
+        counted = self.clean or self.lost_at is not None
+        return self.promoted and counted and self.guarded and not self.overrun
 
     @property
     def _on_the_way(self) -> bool:

@@ -114,8 +114,9 @@ class Facts:
 
     @property
     def settled(self) -> bool:
-        """Nothing runs and nothing more would be done to stop it."""
-        return self.begun and self.action is None and self.state in (STOPPED, FAILED) and not self.last_stop
+        """Nothing runs and nothing more would be done to stop it; what is stuck is to be killed after its lease (rule 7)."""
+        owes_kill = self.promoted and self.clean and self.guarded and not self.overrun
+        return self.begun and self.action is None and self.state in (STOPPED, FAILED) and not (self.last_stop or owes_kill)
 
     def report(self) -> ServiceState:
         """What the runner is told. A running `status` is no news."""

@@ -103,8 +103,10 @@ class Node:
 
     def level(self) -> str:
         """What the whole node is driven to."""
-        if self.holding is not None:
-            return STARTED if self.letting_go else PROMOTED
+        if self.holding is not None and not self.letting_go:
+            return PROMOTED
+        if self.holding is not None and not (self.failed and self.all_demoted):
+            return STARTED
         if self.stopping or self.stopped or self.failed:
             return STOPPED
         return STARTED

@@ -19,7 +19,7 @@ ENDED = frozenset({"Stopped", "Failed"})
 
 def reached(state: Optional[ServiceState], level: str) -> bool:
     """Whether a service has done all that the level asks of it."""
-    if state is None or not state.clean:
+    if state is None or not (state.clean or (level == STOPPED and state.stuck)):
         return False
     if level == PROMOTED:
         return state.info.state == "Promoted" and not state.info.failed

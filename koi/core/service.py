@@ -77,7 +77,7 @@ class Service(Mending):
         service = cls(
             settings, state=state, promoted=told.promoted, up=state != STOPPED, clean=told.clean, failed=told.info.failed,
             stuck=told.stuck, live=told.live, last=told.info.last, demote_seconds=told.demote_seconds,
-            failed_done=state == FAILED,
+            failed_done=state == FAILED, last_stop=state == FAILED and told.promoted and not told.stuck,
         )
         if not told.clean and state != FAILED:
             service.state = STOPPED

@@ -23,7 +23,8 @@ MAX_LAST_READS = 16
 """Reads after the exit: what a script printed in the end, but not for ever what its children print."""
 NOT_EXECUTABLE, NO_INTERPRETER = 126, 127
 """Exit codes of a script that could not be run, as a shell has them."""
-IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+MAYBE_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+"""Signals that Python, a shell that starts koinode in the background, or nohup has ignored; scripts have them as usual."""
 
 OnEnd = Callable[["Script"], None]
 
@@ -164,7 +165,7 @@ def spawn(command: list[str], environment: Mapping[str, str], output: int) -> in
     ]
     try:
         return os.posix_spawn(
-            command[0], command, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED_BY_PYTHON,
+            command[0], command, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=MAYBE_IGNORED,
         )
     except FileNotFoundError:
         if not os.path.exists(command[0]):

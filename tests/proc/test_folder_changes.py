@@ -54,7 +54,7 @@ def test_a_new_service_is_started_and_promoted_and_a_vanished_one_stopped(cluste
     (cluster["a"].services / "10-disk").rename(away)
     until("disk is gone", lambda: services(cluster) == {"vip": "Promoted"})
     assert actions(cluster, before) == [] and node(cluster)["state"] == "Master"
-    assert cluster["a"].local()["pids"]["services"].keys() == {"vip"}
+    until("its worker is gone", lambda: cluster["a"].local()["pids"]["services"].keys() == {"vip"})
     away.rename(cluster["a"].services / "10-disk")
     until("disk is back", lambda: services(cluster).get("disk") == "Promoted")
 

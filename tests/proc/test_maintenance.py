@@ -71,7 +71,7 @@ def test_an_upgrade_node_by_node_runs_not_one_script(cluster: RealCluster) -> No
         cluster[name].kill_koi()
     for name in "abc":
         cluster[name].start()
-    until("all are back", lambda: sorted(states(cluster).values()) == ["Backup", "Backup", "Master"])
+    until("all are back", lambda: sorted(map(str, states(cluster).values())) == ["Backup", "Backup", "Master"])
     assert len(cluster.read_stamps()) == before and cluster.master() == master
     assert "maintenance is off" in maintenance(cluster, False)
     until("status runs again", lambda: cluster.first("status", "end", cluster.read_stamps()[before - 1].time + 0.001))

@@ -149,7 +149,7 @@ def test_a_thousand_scripts_leave_nothing(runner: Runner) -> None:
         script: Script = runner.start_path(runner.write(f"exit {number % 3}", f"s{number % 3}"))
         runner.until(lambda script=script: script.ended and not script.tail.open, script)  # type: ignore[misc]
         assert script.exit == number % 3
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 

@@ -156,7 +156,8 @@ def test_a_worker_looks_at_its_lease_when_a_hold_ends() -> None:
     assert runner is not None
     runner.paused_until = scene.world.now + 30.0
     scene.until(lambda: scene.hold() is None)
-    scene.until(lambda: scene.master() == "b" or scene.master() == "c")
+    scene.until(lambda: len(scene.cluster.watch.begun) > 1)
+    scene.run(3.0)
 
 
 def test_what_a_dead_tree_left_is_given_up_only_after_it_is_demoted() -> None:
@@ -209,3 +210,46 @@ def test_healing_asks_for_a_master_in_bounded_time() -> None:
         host.crash()
     with pytest.raises(AssertionError, match="no master"):
         heal(scene.cluster, scene.plan)
+
+
+def test_what_a_dead_tree_left_stuck_can_be_recovered() -> None:
+    """Demoting and stopping the leftovers failed; no recovery ever tried it again, for the service was never clean."""
+    scene = Scene()
+    host = scene.host("a")
+    host.scripts.failing.update(demote=1.0, stop=1.0)
+    host.kill_root(0.1)
+    scene.until(lambda: "a new root takes over" in "\n".join(scene.world.trace), 20.0)
+    scene.run(3.0)
+    host.scripts.failing.clear()
+    assert host.runner is not None
+    host.runner.deliver(host.runner.command, "recover")
+    scene.until(lambda: host.runner is not None and host.runner.machine.state in ("Backup", "Master"), 10.0)
+
+
+def test_a_stuck_worker_of_a_dead_tree_stays_until_it_has_killed_everything() -> None:
+    """Seed 3601: it ended at once, for nothing more could be tried; so nobody killed what was active when the lease had ended."""
+    scene = Scene(stuck="takeover")
+    host = scene.host("a")
+    host.scripts.failing.update(demote=1.0, stop=1.0)
+    host.kill_root(0.1)
+    scene.until(lambda: scene.master() in ("b", "c"), 20.0)
+    assert "everything killed" in "\n".join(scene.world.trace)
+
+
+def test_a_worker_that_dies_after_everything_was_killed_leaves_the_last_stop_to_its_successor() -> None:
+    """Seed 3185: the service stayed Failed and perhaps active, and the node held its epoch for ever."""
+    scene = Scene()
+    host = scene.host("a")
+    host.scripts.hanging["demote"] = 1.0
+    scene.cluster.network.cut = {("a", "b"), ("a", "c")}
+    scene.send("maintenance", on=True)
+    scene.until(lambda: "everything killed" in "\n".join(scene.world.trace))
+    scene.run(0.1)
+    for name in list(host.workers):
+        host.kill_worker(name)
+    scene.run(1.0)
+    scene.cluster.network.heal()
+    host.scripts.hanging.clear()
+    scene.run(3.0)
+    scene.send("maintenance")
+    scene.until(lambda: settled(scene.cluster), 20.0)

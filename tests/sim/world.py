@@ -129,17 +129,30 @@ class Process:
         self.world, self.clock, self.name = world, clock, name
         self.alive = True
         self.paused_until = 0.0
+        self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        """Events that came during a pause."""
         self.wakes_at: Optional[float] = None
 
     def deliver(self, handle: Callable[..., None], *arguments: Any) -> None:
         """Handle an event now, or when the pause is over, or never."""
         if not self.alive:
             return
-        if self.world.now < self.paused_until:
-            self.world.at(self.paused_until, self.deliver, handle, *arguments)
+        if self.waiting or self.world.now < self.paused_until:
+            if not self.waiting:
+                self.world.at(max(self.world.now, self.paused_until), self._go_on)
+            self.waiting.append((handle, arguments))
             return
         handle(*arguments)
         self.arm()
+
+    def _go_on(self) -> None:
+        """The pause is over: what came meanwhile, in its order."""
+        if self.alive and self.world.now < self.paused_until:
+            self.world.at(self.paused_until, self._go_on)
+            return
+        waiting, self.waiting = self.waiting, []
+        for handle, arguments in waiting:
+            self.deliver(handle, *arguments)
 
     def deadline(self) -> Optional[float]:
         """In seconds of its own clock."""
@@ -163,6 +176,7 @@ class Process:
         """End a pause early."""
         self.paused_until = self.world.now
         self.wakes_at = None
+        self._go_on()
         self.arm()
 
     def _ring(self, at: float) -> None:

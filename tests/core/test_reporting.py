@@ -1,0 +1,158 @@
+"""When a runner reports, and what: at once on a change that decides, each H as master, else each 3 H (docs/protocol.md 5.1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from koi.core import timing
+from koi.core.effects import Send
+from koi.core.messages import Report, ServiceInfo, State, Vouch
+from koi.core.pipe import Heritage, ServiceState
+from koi.core.recovery import Recovery
+from koi.core.reporting import DETAIL_BEATS, IDLE_BEATS, MAX_WARNINGS
+from koi.core.runner import Runner, RunnerSettings
+
+T = timing.derive(3.0)
+H = T.heartbeat
+ELECTORS = ("a", "b", "c")
+
+
+def runner(heritage: Heritage | None = None, **settings: Any) -> Runner:
+    """Of node x, with one service."""
+    values = RunnerSettings("x", "boot-of-x", ELECTORS, 2)
+    return Runner(replace(values, **settings), T, {"vip": 10}, Recovery(10, 1.0, 1.0, 60.0), heritage or Heritage(), 100.0)
+
+
+def service(state: str = "Started", promoted: bool = False, action: str | None = None) -> ServiceState:
+    return ServiceState(ServiceInfo("vip", 10, state, action), promoted)
+
+
+def reports(effects: list[Any]) -> list[Report]:
+    return [e.message for e in effects if isinstance(e, Send)]
+
+
+def settled(heritage: Heritage | None = None) -> Runner:
+    """One whose service is started and that hears all electors; its last report left at 101 s and was answered."""
+    one = runner(heritage)
+    one.start(100.0)
+    one.service(service(), 100.1)
+    for name in ELECTORS:
+        one.receive(name, State("boot-of-x", one.reporter.number, (1, 1), digest=one.reporter.digest), 100.2)
+    one.root_seen(101.0)
+    one.reporter.soon(101.0)
+    one.handle_timer(101.0)
+    for name in ELECTORS:
+        one.receive(name, State("boot-of-x", one.reporter.number, (1, 1), digest=one.reporter.digest), 101.001)
+    return one
+
+
+def test_the_first_report_goes_to_every_elector_at_once_under_one_number() -> None:
+    effects = runner().start(100.0)
+    assert {e.to for e in effects if isinstance(e, Send)} == set(ELECTORS)
+    assert {r.number for r in reports(effects)} == {1}
+
+
+def test_an_idle_runner_reports_every_three_heartbeats() -> None:
+    one = settled()
+    assert one.reporter.due == pytest.approx(101.0 + IDLE_BEATS * H)
+    assert reports(one.handle_timer(101.0 + IDLE_BEATS * H - 0.01)) == []
+    found = reports(one.handle_timer(101.0 + IDLE_BEATS * H))
+    assert [r.number for r in found] == [one.reporter.number] * 3
+
+
+def begin(one: Runner) -> list[Any]:
+    """A majority vouches for epoch 5."""
+    number, effects = one.reporter.number, []
+    for name in ("a", "b"):
+        vouch = Vouch(5, (1, 1), "boot-of-x", number, T.lease, T.grace, digest=one.reporter.digest)
+        effects += one.receive(name, vouch, 101.1)
+    return effects
+
+
+def test_a_master_reports_at_once_and_then_every_heartbeat() -> None:
+    one = settled()
+    found = reports(begin(one))
+    assert one.holding == 5 and {r.holding for r in found} == {5}
+    sent = one.reporter.sent_at
+    assert sent == 101.1 and one.reporter.due == pytest.approx(sent + H)
+
+
+@pytest.mark.parametrize("change", [
+    lambda one: one.service(service("Stopped"), 101.05),
+    lambda one: one.service(replace(service("Failing"), info=ServiceInfo("vip", 10, "Failing", failed=True)), 101.05),
+    lambda one: one.stop(101.05),
+])
+def test_what_decides_something_is_told_at_once(change: Any) -> None:
+    one = settled()
+    number = one.reporter.number
+    assert {r.number for r in reports(change(one))} == {number + 1}
+
+
+def test_what_decides_nothing_is_told_soon_but_not_at_once() -> None:
+    one = settled()
+    assert reports(one.service(service(action="status"), 101.01)) == []
+    assert one.deadline() == pytest.approx(101.0 + DETAIL_BEATS * H)
+    assert len(reports(one.handle_timer(101.0 + DETAIL_BEATS * H))) == 3
+
+
+def test_a_nudge_is_answered_at_once_but_only_when_it_is_meant_for_this_boot() -> None:
+    one = settled()
+    assert reports(one.receive("a", State("another", 1, (1, 1), nudge=True), 101.01)) == []
+    assert len(reports(one.receive("a", State("boot-of-x", 1, (1, 1), nudge=True), 101.01))) == 3
+
+
+def test_the_list_of_services_travels_only_to_those_that_do_not_know_it() -> None:
+    one = runner()
+    assert [r.services for r in reports(one.start(100.0))] == [()] * 3
+    found = reports(one.service(service(), 100.1))
+    assert [r.services for r in found] == [(service().info,)] * 3
+    one.receive("a", State("boot-of-x", found[0].number, (1, 1), digest=found[0].digest), 100.2)
+    one.reporter.soon(100.3)
+    known = {e.to: e.message.services for e in one.handle_timer(100.3) if isinstance(e, Send)}
+    assert known == {"a": None, "b": (service().info,), "c": (service().info,)}
+    assert {r.digest for r in found} == {one.reporter.digest}
+
+
+def test_the_digest_changes_with_the_list_and_differs_between_boots() -> None:
+    one, other = runner(), runner(boot="second-boot")
+    first = one.reporter.digest
+    one.service(service(), 100.1)
+    assert one.reporter.digest != first != other.reporter.digest
+
+
+def test_a_runner_whose_root_is_silent_reports_nothing_and_renews_nothing() -> None:
+    one = settled()
+    begin(one)
+    silent = one.root_seen_at + T.lease
+    assert reports(one.handle_timer(silent)) == [] and one.root_lost
+    end = one.lease_end
+    one.receive("c", Vouch(5, (1, 1), "boot-of-x", one.reporter.number, T.lease, T.grace), silent + 0.01)
+    assert one.lease_end == end
+    one.root_seen(silent + 0.1)
+    assert len(reports(one.handle_timer(silent + 0.1))) == 3
+
+
+def test_the_lineage_and_what_it_gave_up_are_told() -> None:
+    found = reports(runner(Heritage(("old",), None, 7)).start(100.0))
+    assert {(r.lineage, r.renounced) for r in found} == {(("old",), 7)}
+
+
+def test_what_a_dead_tree_held_is_not_given_up_before_it_is_demoted_and_stopped() -> None:
+    one = runner(Heritage(("old",), None, 7, unclean=True))
+    assert {r.renounced for r in reports(one.start(100.0))} == {None}
+    one.service(replace(service("Stopping", promoted=True), clean=False), 100.1)
+    for name in ELECTORS:
+        one.receive(name, State("boot-of-x", 1, (1, 1), leader="a", master="x", epoch=7), 100.2)
+    assert one.told_renounced is None
+    found = reports(one.service(service("Stopped"), 100.3))
+    assert {r.renounced for r in found} == {7}
+
+
+def test_so_many_warnings_are_carried_each_once() -> None:
+    one = runner()
+    texts = [f"warning {n}" for n in range(MAX_WARNINGS + 2)]
+    assert all(one.reporter.warn(text) for text in texts) and not one.reporter.warn(texts[-1])
+    assert one.reporter.warnings == tuple(texts[-MAX_WARNINGS:])

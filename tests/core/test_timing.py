@@ -1,0 +1,83 @@
+"""H, M, G and E from one number, and each inequality that keeps them safe (docs/protocol.md sections 1 and 8)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from koi.core.timing import MIN_HEARTBEAT_S, RHO, Timing, derive, faults, guard_span, usable
+
+GOOD = derive(3.0)
+
+
+@pytest.mark.parametrize("failover", [0.6, 1.0, 2.0, 3.0, 5.0, 10.0, 60.0, 600.0])
+def test_everything_derives_from_failover_and_is_right(failover: float) -> None:
+    t = derive(failover)
+    assert (t.heartbeat, t.lease, t.grace) == pytest.approx((failover / 10, 0.52 * failover, 0.38 * failover))
+    assert t.leader_timeout == pytest.approx(3 * t.heartbeat)
+    assert faults(t) == []
+
+
+@pytest.mark.parametrize("failover", [0.1, 0.2])
+def test_a_failover_that_is_too_short_is_refused(failover: float) -> None:
+    assert faults(derive(failover))
+
+
+def test_a_heartbeat_of_100_ms_with_a_leader_timeout_of_300_ms_is_accepted() -> None:
+    """Three times 0.1 is a little more than 0.3."""
+    assert faults(derive(3.0, heartbeat=0.1, leader_timeout=0.3)) == []
+    assert faults(derive(1.0)) == []
+
+
+def test_each_of_the_four_can_be_given_alone() -> None:
+    assert derive(3.0, heartbeat=0.2) == replace(GOOD, heartbeat=0.2, leader_timeout=3 * 0.2)
+    assert derive(3.0, lease=2.0) == replace(GOOD, lease=2.0)
+    assert derive(3.0, grace=2.0) == replace(GOOD, grace=2.0)
+    assert derive(3.0, leader_timeout=2.0) == replace(GOOD, leader_timeout=2.0)
+
+
+BROKEN = [
+    (replace(GOOD, heartbeat=0.019, leader_timeout=0.9), "heartbeat"),
+    (replace(GOOD, lease=0.96), "lease"),
+    (replace(GOOD, leader_timeout=0.89), "leader_timeout"),
+    (replace(GOOD, leader_timeout=2.51), "leader_timeout"),
+    (replace(GOOD, forget_runner=2.7), "forget_runner"),
+]
+
+
+@pytest.mark.parametrize("t, key", BROKEN)
+def test_each_broken_inequality_is_named_with_what_would_be_right(t: Timing, key: str) -> None:
+    found = faults(t)
+    assert [name for name, _ in found] == [key]
+    assert "must" in found[0][1] and "s" in found[0][1]
+
+
+BOUNDARIES = [
+    replace(GOOD, heartbeat=MIN_HEARTBEAT_S, leader_timeout=0.9),
+    replace(GOOD, lease=(3 * 0.3 + 0.05) / (1 - 2 * RHO)),
+    replace(GOOD, leader_timeout=3 * 0.3),
+    replace(GOOD, leader_timeout=GOOD.lease + GOOD.grace - 0.2),
+]
+
+
+@pytest.mark.parametrize("t", BOUNDARIES)
+def test_the_boundaries_themselves_are_right(t: Timing) -> None:
+    assert faults(t) == []
+
+
+def test_all_faults_are_told_at_once() -> None:
+    assert {key for key, _ in faults(Timing(0.01, 0.01, 0.01, 0.01, forget_runner=0.01))} == {
+        "heartbeat", "lease", "leader_timeout", "forget_runner",
+    }
+
+
+def test_no_clock_is_fast_enough_to_outrun_a_guard_nor_slow_enough_to_outlive_one() -> None:
+    """A lease counted on the slowest clock ends before a guard counted on the fastest."""
+    for lease, grace in ((1.56, 1.14), (0.5, 0.1), (30.0, 10.0)):
+        slow, fast = 1.0 - RHO / 2, 1.0 + RHO / 2
+        assert (usable(lease) + grace) / slow < guard_span(lease, grace) / fast
+
+
+def test_the_wait_for_an_answer_is_half_a_heartbeat_but_at_most_50_ms() -> None:
+    assert derive(0.6).answer_wait == pytest.approx(0.03) and derive(3.0).answer_wait == 0.05
