@@ -242,6 +242,7 @@ def test_a_worker_that_dies_after_everything_was_killed_leaves_the_last_stop_to_
     host = scene.host("a")
     host.scripts.hanging["demote"] = 1.0
     scene.cluster.network.cut = {("a", "b"), ("a", "c")}
+    scene.run(0.8)
     scene.send("maintenance", on=True)
     scene.until(lambda: "everything killed" in "\n".join(scene.world.trace))
     scene.run(0.1)
