@@ -42,10 +42,20 @@ class Administrator:
             self._by_force(leader, ledger.master, "release" if ledger.hold == STUCK else "maintenance")
         elif ledger.hold == "maintenance":
             self._send(leader, "maintenance", None)
+        elif ledger.hold is None and self._start_by_hand():
+            return
         elif ledger.hold is None and ledger.manual:
             self._send(leader, "elect", leader.name)
         elif ledger.hold is None and ledger.passive:
             self._send(leader, "active", ledger.passive[0])
+
+    def _start_by_hand(self) -> bool:
+        """Start a node that was stopped by hand and that nobody could start during maintenance."""
+        for host in self.cluster.hosts.values():
+            if host.runner is not None and host.runner.machine.stopped:
+                host.runner.deliver(host.runner.command, "start")
+                return True
+        return False
 
     def _by_force(self, leader: Host, master: Optional[str], verb: str) -> None:
         """Makes sure that the master is off, and then says so."""
