@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from koi import __version__
 from koi.configfile import Wrong, shown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
@@ -165,18 +164,6 @@ def choice(*words: str) -> Parser:
         if value not in words:
             raise Wrong(f"is '{shown(value)}'; must be {', '.join(words[:-1])} or {words[-1]}")
         return value
-
-    return parse
-
-
-def not_built(allowed: str | None = None) -> Parser:
-    """A parser for a key whose part is not built: it takes only `allowed`, the same as leaving it out."""
-
-    def parse(node: yaml.Node) -> int | None:
-        if allowed is not None and isinstance(node, yaml.ScalarNode) and node.value == allowed:
-            return int(allowed)
-        only = "" if allowed is None else f"; only {allowed} is possible"
-        raise Wrong(f"is not built yet in version {__version__}{only}; leave it out")
 
     return parse
 

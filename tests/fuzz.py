@@ -11,14 +11,21 @@ import json
 import os
 import random
 import sys
+import tempfile
 import time
-from typing import Any, Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, Iterator
 
+from koi import log
 from koi.client_exchange import Exchange
+from koi.config import loads
 from koi.core.ledger import Record
 from koi.core.messages import DATAGRAMS, Response
-from koi.errors import KoiError
+from koi.errors import ConfigError, KoiError
 from koi.proc import files
+from koi.proc.failures import Failures
+from koi.proc.runner import remembered
 from koi.wire.codec import Malformed, decode, encode
 from koi.wire.seal import NO_COOKIE, Given, Noise, Opener, Sealer
 from tests.wire.wire_strategies import example
@@ -29,6 +36,15 @@ INTERESTING = (
     b"", b"0", b"-1", b"null", b"true", b"[]", b"{}", b'"', b"\\ud800", b"1e999", b"NaN", b"[" * 300, b"\xff", b"\x00",
 )
 MAX_INPUT = 4_000
+CONFIGS = [
+    b"cluster:\n  id: 7\n  password: x\n  electors:\n    a: 10.0.0.1\n    b: [10.0.0.2, '[::1]:6000']\n    c: host:1\n",
+    b"node:\n  name: a\n  preference: -5\n  mode: passive\ncluster: {password: x, quorum: 1, unsafe_quorum: true}\n",
+    b"service:\n  restarts: 3\n  stuck: takeover\n  promote_timeout: 250ms\ntime:\n  failover: 3s\n  lease: 2m\n",
+]
+FAILURES = (
+    b'{"format": 1, "failures": [{"time": "2026-11-22T10:00:00.000+00:00", "node": "a", "service": "s", "action": "start",'
+    b' "exit": 1, "seconds": 0.25, "line": "no", "what": "start exited 1"}]}'
+)
 Target = Callable[[bytes], None]
 
 
@@ -81,13 +97,60 @@ def read_answer(data: bytes) -> None:
         return
 
 
+def read_config(data: bytes) -> None:
+    """koi.conf: every fault is told in words, and what is accepted has a digest."""
+    try:
+        config = loads(data, "koi.conf", "a", "password")
+    except ConfigError as error:
+        assert error.faults and all(fault.startswith("koi.conf") for fault in error.faults), error.faults
+        return
+    assert len(config.digest) == 12
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the lines that say what could not be read."""
+    outlets, log.get().outlets = log.get().outlets, []
+    try:
+        yield
+    finally:
+        log.get().outlets = outlets
+
+
+class Folder:
+    """A state folder whose files are anything at all: a runner starts with what can be read of them."""
+
+    def __init__(self) -> None:
+        self.kept = tempfile.TemporaryDirectory()
+
+    def _file(self, name: str, data: bytes) -> str:
+        path = Path(self.kept.name, name)
+        path.write_bytes(data)
+        return str(path)
+
+    def read_node(self, data: bytes) -> None:
+        """node.json."""
+        with quiet():
+            kept = remembered(self._file("node.json", data))
+        assert (type(kept.stopped), type(kept.maintenance)) == (bool, bool)
+
+    def read_failures(self, data: bytes) -> None:
+        """failures.json; what was read goes out to clients as JSON, and the next failure is kept beside it."""
+        with quiet():
+            failures = Failures(self._file("failures.json", data), "a")
+        assert json.loads(json.dumps(failures.entries, allow_nan=False)) == failures.entries
+
+
 def corpus() -> dict[str, tuple[Target, list[bytes]]]:
     """Every target with the good inputs that are mutated."""
     seals, sealer = Seals(), Sealer(KEY, CLUSTER, BOOT)
     bodies = [encode("a", example(kind)) for kind in DATAGRAMS]
     records = [json.dumps(files.dump_record(Record())).encode()]
     answers = [b'{"done":true}', b'{"host":"a","port":1}', b'{"message":"x"}', b"[]", b'{"host":1,"port":"x"}']
+    folder = Folder()
+    nodes = [b'{"format": 1, "stopped": true, "maintenance": false}', b'{"format": 1, "stopped": false, "maintenance": true}']
     return {
+        "config": (read_config, CONFIGS), "node": (folder.read_node, nodes), "failures": (folder.read_failures, [FAILURES]),
         "body": (read_body, bodies), "datagram": (seals.open, [sealer.seal(body) for body in bodies]),
         "cookie": (seals.open_cookie, [sealer.seal_cookie(b"12345678", BOOT, 5)]),
         "record": (read_record, records), "answer": (read_answer, answers),

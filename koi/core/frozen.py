@@ -7,6 +7,9 @@ that was taken over from a koinode that is gone waits with that until it has see
 
 from __future__ import annotations
 
+import math
+from typing import Optional
+
 from koi.core.deadman import Watched
 from koi.core.effects import INFO, WARNING
 from koi.core.states import PROMOTE, QUIET, RUN, STATUS, STOPPED
@@ -47,6 +50,13 @@ class Frozen(Watched):
         self.program_gone = False
         if self.settings.status_interval is not None and self.state in QUIET:
             self.status_at, self.check_first = now, True
+
+    def may_be_left(self, lease: Optional[float]) -> bool:
+        """Whether a worker may end and leave the service as it is: there is maintenance, and no lease that ends stands behind it.
+
+        A promoted service whose lease ends is no longer waited for once the hold is over, so somebody has to demote it.
+        """
+        return self.frozen and (not self.promoted or not self.guarded or lease == math.inf)
 
     @property
     def _checks(self) -> bool:

@@ -11,6 +11,10 @@ from koi.proc import files
 
 MAX_KEPT = 50
 MAX_LINE = 300
+MAX_TEXT = 1000
+MAX_NUMBER = 1e9
+TEXTS = ("time", "node", "service", "action", "line", "what")
+NUMBERS = ("exit", "seconds")
 
 
 class Failures:
@@ -39,7 +43,24 @@ class Failures:
         try:
             content = files.read_json(self.path)
             entries = [] if content is None else content["failures"]
-            return [entry for entry in entries if isinstance(entry, dict)][-MAX_KEPT:]
+            return [entry for entry in entries if _is_entry(entry)][-MAX_KEPT:]
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.get().warning(f"{self.path} cannot be read ({error}); 'koi failures' begins anew")
             return []
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this is a failure as `add` writes it: what is read goes out to clients, which rely on its form."""
+    if not isinstance(entry, dict) or entry.keys() != {*TEXTS, *NUMBERS}:
+        return False
+    return all(_is_text(entry[key]) for key in TEXTS) and _is_number(entry["seconds"]) and (
+        entry["exit"] is None or (_is_number(entry["exit"]) and isinstance(entry["exit"], int))
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -MAX_NUMBER <= value <= MAX_NUMBER

@@ -59,6 +59,8 @@ def read_json(path: str) -> Optional[Any]:
             return json.loads(file.read(MAX_FILE_BYTES))
     except FileNotFoundError:
         return None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def dump_record(record: Record) -> dict[str, Any]:

@@ -139,18 +139,23 @@ class Worker(Takeover):
         """Stop the service and then end: root said so, or is gone. In maintenance just end, and leave all as it is."""
         if self.waits:
             self._decide_alone()
-        self.detaching = self.detaching or self.waits or self.service.frozen
-        if not self.leaving and self.detaching:
-            self.leaving = True
-            log.get().info(f"leaves {self.settings.name} as it is, {self.service.state}: there is maintenance")
-        elif not self.leaving:
+        self._detach_if_right(self.waits)
+        if not self.leaving and not self.detaching:
             self.leaving = True
             last = self.service.asked or Order(self.settings.name, GOAL_STOPPED, None, None, STOPPED)
             order = replace(last, goal=GOAL_STOPPED, failed_service=None, recover=False)
             self._post(lambda: self.service.order(order, *self._now()))
         self._work()
 
+    def _detach_if_right(self, waits: bool = False) -> None:
+        """In maintenance nothing is stopped, unless it is promoted under a lease that ends: that is demoted first."""
+        if not self.detaching and (waits or self.service.may_be_left(self.context.cell.read())):
+            self.leaving = self.detaching = True
+            log.get().info(f"leaves {self.settings.name} as it is, {self.service.state}: there is maintenance")
+
     def _may_leave(self) -> bool:
+        if self.leaving:
+            self._detach_if_right()
         if self.detaching:
             return self.script is None and self.watch is None
         return self.leaving and self.service.settled and self.script is None and self.program is None and self.watch is None

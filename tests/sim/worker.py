@@ -6,7 +6,6 @@ said whether there is maintenance.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Optional
@@ -115,8 +114,7 @@ class Worker(Process):
 
     def detached_by_right(self) -> bool:
         """Whether the service may be left as it is: it waits or is frozen, and is not promoted under a lease that ends."""
-        free_of_lease = not self.machine.promoted or self.host.cell == math.inf or not self.machine.guarded
-        return self.waits or (self.machine.frozen and free_of_lease)
+        return self.waits or self.machine.may_be_left(self.host.cell)
 
     @property
     def left(self) -> bool:
