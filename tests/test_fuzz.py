@@ -35,7 +35,7 @@ def test_a_state_file_of_wrong_types_is_refused_whole(key: str, value: object) -
 
 
 def test_state_files_that_are_nested_too_deep_are_as_unreadable_as_any_other(tmp_path: Path) -> None:
-    """Found: a few hundred thousand brackets in node.json or failures.json ended the runner at its start, for ever."""
+    """A file of brackets only is a faulty file, not the end of the process that reads it."""
     path = tmp_path / "file.json"
     path.write_text("[" * 500_000)
     with pytest.raises(ValueError, match="nested too deep"):
