@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from koi.client_exchange import TIME_UP, Address, Exchange, written
 from koi.client_history import merged, origin
+from koi.core.messages import Request, Response
 from koi.errors import KoiError, NoAnswer, Refused
 from koi.names import unknown_node
 
@@ -261,10 +262,8 @@ class Client:
 
     def _ask(self, command: str, arguments: JSON, until: float | None) -> JSON:
         _check_names(arguments)
-        endpoint = self._open()
-        from koi.core.messages import Request
-
         request = Request(os.urandom(16).hex(), command, tuple(sorted(arguments.items())))
+        endpoint = self._open()
         exchange = Exchange(request.id, (self.host, self.port), self.timeout, now(), until, self._remedy)
         poll = select.poll()
         for fd in endpoint.filenos():
@@ -281,8 +280,6 @@ class Client:
 
     def _receive(self, endpoint: Endpoint, exchange: Exchange) -> JSON | None:
         """Hands what has arrived to the exchange; its answer, if it is complete."""
-        from koi.core.messages import Response
-
         for address, sender, message, _ in endpoint.receive():
             self._trace(f"from {written(address)} ({sender}): {message}")
             if not isinstance(message, Response):
@@ -296,17 +293,14 @@ class Client:
         return None
 
     def _open(self) -> Endpoint:
-        """The socket, opened with the first question: deriving the key takes some 50 ms, beside which the rest is imported."""
+        """The socket, opened with the first question: deriving the key takes some 50 ms."""
         if self._endpoint is None:
-            from koi.wire.key import Derivation
+            from koi.wire.seal import Opener, Sealer, cluster_key
+            from koi.wire.udp import Endpoint
 
             if not self._secret:
                 raise KoiError("no cluster password: give a configuration with -f, or --secret-file, or KOI_SECRET")
-            derivation = Derivation(self._secret, self.id)
-            from koi.wire.seal import Opener, Sealer
-            from koi.wire.udp import Endpoint
-
-            key = derivation.key()
+            key = cluster_key(self._secret, self.id)
             self._endpoint = Endpoint(("::",), 0, Sealer(key, self.id, os.urandom(16)), Opener(key, self.id), "client")
         return self._endpoint
 

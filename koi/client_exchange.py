@@ -8,12 +8,10 @@ a new leader by then.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from koi.core.messages import ANSWER, PROGRESS, REDIRECT, REFUSED, Response
 from koi.errors import NoAnswer, Refused
-
-if TYPE_CHECKING:
-    from koi.core.messages import Response
 
 Address = tuple[str, int]
 
@@ -77,8 +75,6 @@ class Exchange:
 
     def receive(self, response: Response, now: float) -> dict[str, Any] | None:
         """The final answer when this response completes it. Raises Refused, or NoAnswer after too many redirects."""
-        from koi.core.messages import ANSWER, PROGRESS, REDIRECT, REFUSED  # late: see Client._open
-
         if response.id != self.id:
             return None
         content = self._join(response, now)
@@ -97,8 +93,6 @@ class Exchange:
 
     def _join(self, response: Response, now: float) -> dict[str, Any] | None:
         """The JSON object of all pages of this kind once they are all there."""
-        from koi.core.messages import ANSWER, PROGRESS
-
         if not 0 <= response.page < response.pages <= MAX_PAGES:
             return None
         kind = f"{response.kind} in {response.pages} pages"

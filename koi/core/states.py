@@ -6,7 +6,7 @@ reached from every state, because the worker's own deadline (docs/protocol.md se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Mapping, Optional
 
 from koi.core.pipe import Order
@@ -116,6 +116,12 @@ def environment(settings: Settings, action: str, order: Optional[Order]) -> tupl
     if action == FAILED_SCRIPT and order is not None and order.failed_service is not None:
         variables["KOI_FAILED_SERVICE"] = order.failed_service
     return tuple(sorted(variables.items()))
+
+
+def farewell(asked: Optional[Order], name: str) -> Order:
+    """The order of a worker to itself when root is gone or says so: stop, in the words of the last order."""
+    last = asked or Order(name, GOAL_STOPPED, None, None, STOPPED)
+    return replace(last, goal=GOAL_STOPPED, failed_service=None, recover=False)
 
 
 def outcome(action: str, exit: Optional[int], timeout: float) -> str:

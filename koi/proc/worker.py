@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Mapping, Optional
 
@@ -27,7 +26,6 @@ from koi.core.service import Service
 from koi.core.states import (
     DEMOTING,
     FAILED,
-    GOAL_STOPPED,
     PROMOTED,
     PROMOTING,
     RUN,
@@ -40,6 +38,7 @@ from koi.core.states import (
     WATCH,
     Settings,
     environment,
+    farewell,
 )
 from koi.proc.child import Context
 from koi.proc.reload import Reconfigured
@@ -116,24 +115,14 @@ class Worker(Takeover):
         elif isinstance(message, Restart):
             self._post(lambda: self.service.restart(message.why, *self._now()))
         elif isinstance(message, Reconfigured):
-            self.context.config = message.config
+            self.context.config, changed = message.config, self.changed
             self._take_up(self.definition)
+            self.changed = changed
         elif isinstance(message, Redefine):
             self._redefine(message.definition)
-        elif isinstance(message, Reconfigured):
-            self._reconfigure()
         elif isinstance(message, Stop):
             self._leave()
         self._work()
-
-    def _reconfigure(self) -> None:
-        """New timeouts and intervals count from the next script on; nothing is run because of them."""
-        own = catalog.settings(self.definition, self.context.config.service, override)
-        self.settings = self.service.settings = settings(self.context, own)
-        self.directory = directory(self.context, own)
-        interval = self.settings.status_interval
-        if interval is not None and self.service.status_at is not None:
-            self.service.status_at = min(self.service.status_at, self.loop.now() + interval)
 
     def _leave(self) -> None:
         """Stop the service and then end: root said so, or is gone. In maintenance just end, and leave all as it is."""
@@ -142,8 +131,7 @@ class Worker(Takeover):
         self._detach_if_right(self.waits)
         if not self.leaving and not self.detaching:
             self.leaving = True
-            last = self.service.asked or Order(self.settings.name, GOAL_STOPPED, None, None, STOPPED)
-            order = replace(last, goal=GOAL_STOPPED, failed_service=None, recover=False)
+            order = farewell(self.service.asked, self.settings.name)
             self._post(lambda: self.service.order(order, *self._now()))
         self._work()
 

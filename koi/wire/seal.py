@@ -8,7 +8,7 @@ address), or by a Cookie datagram of its own that echoes what this process has j
 "koc", the cookie that it gives in the header, and the refused seq as its body; the refused boot is authenticated with it.
 Rule kept: what is not authentic changes nothing here, and what may be a replay of old traffic makes no state: a boot is
 remembered only once it has proven that it is alive.
-HKDF and HMAC come from `cryptography` too; the cluster key comes from key.py.
+scrypt and HKDF come from `cryptography` too: hashlib and hmac would load a second OpenSSL (0.6 MB private, 3 ms).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from koi.wire.codec import MAX_BODY
 
@@ -82,6 +83,12 @@ class Given(NamedTuple):
     seq: int
     refused: int
     cookie: bytes
+
+
+def cluster_key(password: str, cluster_id: int) -> bytes:
+    """The key that all nodes of a cluster share. Slow on purpose (50 ms, 16 MB): once a process, before it forks."""
+    salt = b"koi" + str(cluster_id).encode()
+    return Scrypt(salt=salt, length=_KEY, n=2**14, r=8, p=1).derive(password.encode())
 
 
 def _sender_cipher(key: bytes, boot: bytes) -> ChaCha20Poly1305:

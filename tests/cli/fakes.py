@@ -14,8 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from koi.core.messages import ANSWER, PROGRESS, REDIRECT, REFUSED, Request, Response
-from koi.wire.key import cluster_key
-from koi.wire.seal import Opener, Sealer
+from koi.wire.seal import Opener, Sealer, cluster_key
 from koi.wire.udp import Endpoint
 
 SECRET, ID = "a secret for the tests only", 77

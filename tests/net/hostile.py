@@ -11,8 +11,7 @@ from typing import Callable, Iterator
 
 from koi.core.messages import Hello
 from koi.wire.codec import encode
-from koi.wire.key import cluster_key
-from koi.wire.seal import Opener, Sealer
+from koi.wire.seal import Opener, Sealer, cluster_key
 from koi.wire.udp import Endpoint
 from tests.cluster import PASSWORD, RealCluster
 

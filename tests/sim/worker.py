@@ -6,14 +6,14 @@ said whether there is maintenance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Optional
 
 from koi.core.effects import EndScript, KillAll, RunScript, Tell
 from koi.core.pipe import Freeze, Order, ServiceState
 from koi.core.service import Service
-from koi.core.states import GOAL_STOPPED, STOPPED, Settings
+from koi.core.states import Settings, farewell
 from tests.sim.processes import PIPE_S
 from tests.sim.world import Process
 
@@ -109,8 +109,7 @@ class Worker(Process):
         if self.detached_by_right():
             self.alive = False
             return
-        asked = self.machine.asked or Order(self.service, GOAL_STOPPED, None, None, STOPPED)
-        self.order(replace(asked, goal=GOAL_STOPPED, failed_service=None, recover=False))
+        self.order(farewell(self.machine.asked, self.service))
 
     def detached_by_right(self) -> bool:
         """Whether the service may be left as it is: it waits or is frozen, and is not promoted under a lease that ends."""

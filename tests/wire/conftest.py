@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from koi.wire.key import cluster_key
+from koi.wire.seal import cluster_key
 
 CLUSTER = 13
 

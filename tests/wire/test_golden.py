@@ -10,8 +10,7 @@ import pytest
 
 from koi.core.messages import DATAGRAMS, Fenced, Heartbeat, Hello, Last, Ledger, Report, Request, Resign, ServiceInfo
 from koi.wire.codec import decode, encode
-from koi.wire.key import cluster_key
-from koi.wire.seal import NO_COOKIE, VERSION, Given, Opener, Sealer
+from koi.wire.seal import NO_COOKIE, VERSION, Given, Opener, Sealer, cluster_key
 from tests.wire.wire_strategies import example
 
 KEY, CLUSTER, BOOT = bytes(range(32)), 13, bytes(range(16))

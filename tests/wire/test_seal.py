@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from koi.core.messages import Report
 from koi.wire.codec import MAX_BODY, encode
-from koi.wire.key import cluster_key
 from koi.wire.seal import (
     HEADER,
     MAX_BOOTS,
@@ -26,6 +25,7 @@ from koi.wire.seal import (
     Opener,
     Sealer,
     Unproven,
+    cluster_key,
 )
 from tests.wire.conftest import CLUSTER
 

@@ -13,8 +13,7 @@ import pytest
 from koi.core.messages import Ack, Hello, Resign, Response
 from koi.errors import KoiError
 from koi.wire.codec import encode
-from koi.wire.key import cluster_key
-from koi.wire.seal import NO_COOKIE, Given, Opener, Sealer
+from koi.wire.seal import NO_COOKIE, Given, Opener, Sealer, cluster_key
 from koi.wire.udp import Endpoint, Received, normalise, resolve
 from tests.wire.conftest import CLUSTER
 
