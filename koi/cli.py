@@ -80,6 +80,7 @@ Exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 usage; 3 no 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -322,14 +323,27 @@ def run(argv: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program `koi`; returns its exit code."""
     try:
+        if sys.stdout is None:  # `koi status >&-`
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")
         code = run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `koi status | head -1`: nobody reads the rest
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return DONE
+    except OSError as error:  # `koi status > /dev/full`
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+            raise
+        _drop_output()
+        print(f"koi: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return FAILED
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that the end of the program does not try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -103,6 +103,8 @@ def _secret(path: str | None) -> str | None:
         return os.environ.get("KOI_SECRET") or None
     try:
         with open(path, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077 and os.path.isfile(path):
+                raise UsageError(f"--secret-file {path}: others than its owner can read or change it; run: chmod 600 {path}")
             secret = file.read(4096).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--secret-file {path}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from None

@@ -85,6 +85,8 @@ class Script:
         log: Callable[[str], None], on_end: OnEnd, on_close: Callable[[Tail], None],
     ) -> None:
         """Start it. `on_end(script)` once it has ended. NotRun: it could not be executed. FileNotFoundError: it is not there."""
+        if not os.path.exists(command[0]):  # known without a fork that fails; many services have no demote or status
+            raise FileNotFoundError(command[0])
         self._loop, self._on_end = loop, on_end
         self.started = loop.now()
         self.output = Output(log, loop.now)

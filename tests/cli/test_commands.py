@@ -179,6 +179,7 @@ def test_debug_shows_datagrams_but_not_the_password(koi: Shell) -> None:
 def test_the_secret_file_wins_over_the_environment(koi: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KOI_SECRET", "another")
     (tmp_path / "secret").write_text(SECRET + "\n")
+    (tmp_path / "secret").chmod(0o600)
     assert koi("--secret-file", "secret", "elect") == 0
     assert koi("--secret-file", "nowhere", "elect") == 2
     assert "nowhere: cannot be read" in koi.err
@@ -267,3 +268,23 @@ def test_looking_needs_no_heavy_imports() -> None:
     root = Path(cli.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=root, check=True)
     assert done.stdout == "[]\n"
+
+
+def koi_in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`koi` as a shell runs it, with redirections; $KOI is the program."""
+    environment = {**os.environ, "KOI": f"{sys.executable} -m koi.cli", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    return subprocess.run(["sh", "-c", command], env=environment, cwd=folder, capture_output=True, text=True, timeout=30)
+
+
+def test_output_that_nobody_takes_is_no_traceback(tmp_path: Path) -> None:
+    full = koi_in_shell("$KOI keygen > /dev/full", tmp_path)
+    assert (full.returncode, full.stderr) == (1, "koi: the output cannot be written: No space left on device\n")
+    closed = koi_in_shell("$KOI keygen >&-", tmp_path)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_a_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a password")
+    (tmp_path / "secret").chmod(0o644)
+    refused = koi_in_shell("$KOI --secret-file secret -p 1 -t 1 status", tmp_path)
+    assert refused.returncode == 2 and "chmod 600 secret" in refused.stderr
