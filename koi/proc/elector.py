@@ -163,8 +163,8 @@ class ElectorProcess:
     # --- effects ---
 
     def carry_out(self, effects: list[Any]) -> None:
-        """Do what the core asks for, in order."""
-        for effect in effects:
+        """Do what the core asks for, in order, but what is only told to people last: nobody waits for it."""
+        for effect in sorted(effects, key=lambda effect: isinstance(effect, (Become, Journal, Log))):
             if isinstance(effect, Send):
                 self._send(effect.to, effect.message)
             elif isinstance(effect, Persist):
