@@ -81,25 +81,26 @@ def fsync(folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def figures(seconds: list[float]) -> dict[str, Any]:
+def figures(seconds: list[float], keep: bool = False) -> dict[str, Any]:
     """Minimum, median and maximum in milliseconds."""
     ms = sorted(1000 * s for s in seconds)
     median = round(statistics.median(ms), 1)
-    return {"trials": len(ms), "min_ms": round(ms[0], 1), "median_ms": median, "max_ms": round(ms[-1], 1)}
+    found = {"trials": len(ms), "min_ms": round(ms[0], 1), "median_ms": median, "max_ms": round(ms[-1], 1)}
+    return {**found, "seconds": seconds} if keep else found
 
 
-def run(trials: int, failover: str) -> dict[str, Any]:
-    """All measurements on one cluster."""
+def run(trials: int, failover: str, keep: bool = False) -> dict[str, Any]:
+    """All measurements on one cluster; with `keep` each trial stands in `seconds`."""
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name, RealCluster(Path(name), failover=failover) as cluster:
-        results["fsync"] = figures([fsync(Path(name)) for _ in range(trials)])
+        results["fsync"] = figures([fsync(Path(name)) for _ in range(trials)], keep)
         for action in ACTIONS:
             cluster.script("10-vip", action)
         cluster.script("10-vip", "status", "exit 0")
         cluster.start()
         kinds: dict[str, Callable[[RealCluster], float]] = {"crash": crash, "move": move, "status": failing_status}
         for kind, measure in kinds.items():
-            results[kind] = figures([measure(cluster) for _ in range(trials)])
+            results[kind] = figures([measure(cluster) for _ in range(trials)], keep)
     return {"failover": failover, "nodes": 3, "cores": os.cpu_count(), "results": results}
 
 

@@ -184,6 +184,13 @@ def change(cluster: RealCluster, leader: str, crowd: Crowd, number: int) -> floa
             assert now() - began < 10, "the change is not shown"
 
 
+def row(count: int, seconds: float) -> dict[str, Any]:
+    """A fresh cluster with so many runners, measured for so long."""
+    with tempfile.TemporaryDirectory() as name, RealCluster(Path(name), failover=f"{FAILOVER_S:g}s", runners="") as cluster:
+        cluster.start()
+        return measure(cluster, count, seconds)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,9 +200,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for count in map(int, options.runners.split(",")):
-        with tempfile.TemporaryDirectory() as name, RealCluster(Path(name), failover=f"{FAILOVER_S:g}s", runners="") as cluster:
-            cluster.start()
-            rows.append(measure(cluster, count, options.seconds))
+        rows.append(row(count, options.seconds))
         if not options.json:
             print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     print(json.dumps({"failover_s": FAILOVER_S, "services": SERVICES, "cores": os.cpu_count(), "rows": rows}))
