@@ -67,6 +67,13 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
 }
 
 
+def report(trials: int, rows: list[Row]) -> str:
+    """All of it as JSON."""
+    machine = {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
+               "load": os.getloadavg()}
+    return json.dumps({"machine": machine, "trials": trials, "rows": [row.json() for row in rows], "ratios": ratios(rows)})
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,17 +91,13 @@ def main() -> int:
     for part in parts:
         print(f"{part} ...", file=sys.stderr, flush=True)
         rows += PARTS[part](options.trials)
-    machine = {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version(),
-               "load": os.getloadavg()}
-    report = {"machine": machine, "trials": options.trials, "rows": [row.json() for row in rows], "ratios": ratios(rows)}
+        if options.json is not None:  # each time, so that a run that is ended early leaves what it has
+            options.json.write_text(report(options.trials, rows) + "\n")
     print(table(rows))
     for ratio in ratios(rows):
         print(f"{ratio['what']}: koi needs {ratio['koi_by_it']:g} of what {ratio['who']} needs")
-    text = json.dumps(report)
     if options.json is None:
-        print(text)
-    else:
-        options.json.write_text(text + "\n")
+        print(report(options.trials, rows))
     return 0
 
 

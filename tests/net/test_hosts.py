@@ -19,6 +19,7 @@ HANG = "import time\nfrom tests.net.hosts import Hosts\nwith Hosts('ab'):\n    p
 def test_a_failing_test_leaves_neither_namespaces_nor_processes() -> None:
     with pytest.raises(RuntimeError), Hosts("ab") as hosts:
         sleeper = subprocess.Popen(hosts.command("a", "sleep", "60"))
+        until("it runs on the host", lambda: str(sleeper.pid) in run("ip", "netns", "pids", hosts.namespace("a")).split())
         raise RuntimeError
     assert sleeper.wait(10) == -signal.SIGKILL
     assert f"{PREFIX}{os.getpid()}" not in run("ip", "netns", "list")
