@@ -27,7 +27,7 @@ from koi.proc import files
 from koi.proc.failures import Failures
 from koi.proc.runner import remembered
 from koi.wire.codec import Malformed, decode, encode
-from koi.wire.seal import NO_COOKIE, Given, Noise, Opener, Sealer
+from koi.wire.seal import Noise, Opener, Sealer
 from tests.wire.wire_strategies import example
 
 KEY, CLUSTER, BOOT, HERE = bytes(32), 13, bytes(range(16)), ("10.0.0.1", 1)
@@ -62,7 +62,7 @@ class Seals:
 
     def __init__(self) -> None:
         self.opener = Opener(KEY, CLUSTER)
-        self.opener.prove(Given(BOOT, 0, 0, NO_COOKIE), HERE)
+        self.cookie = self.opener.cookie(BOOT, HERE)
 
     def open(self, data: bytes) -> None:
         """Any bytes at all."""
@@ -151,7 +151,7 @@ def corpus() -> dict[str, tuple[Target, list[bytes]]]:
     nodes = [b'{"format": 1, "stopped": true, "maintenance": false}', b'{"format": 1, "stopped": false, "maintenance": true}']
     return {
         "config": (read_config, CONFIGS), "node": (folder.read_node, nodes), "failures": (folder.read_failures, [FAILURES]),
-        "body": (read_body, bodies), "datagram": (seals.open, [sealer.seal(body) for body in bodies]),
+        "body": (read_body, bodies), "datagram": (seals.open, [sealer.seal(body, seals.cookie) for body in bodies]),
         "cookie": (seals.open_cookie, [sealer.seal_cookie(b"12345678", BOOT, 5)]),
         "record": (read_record, records), "answer": (read_answer, answers),
     }

@@ -3,9 +3,9 @@
     magic "koi" | version 1 | cluster id 4 | boot 16 | seq 8 | cookie 8 | ChaCha20-Poly1305 of the body | tag 16
 
 The header is authenticated with the body. The key is the sender's own: HKDF(cluster key, boot), so seq serves as nonce.
-A boot that is new at an address must first prove that it is alive there: by the cookie of this process for (boot,
-address), or by a Cookie datagram of its own that echoes what this process has just sent. A Cookie datagram has the magic
-"koc", the cookie that it gives in the header, and the refused seq as its body; the refused boot is authenticated with it.
+Only what carries the cookie that this process gives to (boot, address) is handled, so nothing that was sealed before it
+began. A Cookie datagram has the magic "koc", the cookie that it gives in the header, and the refused seq as its body; the
+refused boot is authenticated with it.
 Rule kept: what is not authentic changes nothing here, and what may be a replay of old traffic makes no state: a boot is
 remembered only once it has proven that it is alive.
 scrypt and HKDF come from `cryptography` too: hashlib and hmac would load a second OpenSSL (0.6 MB private, 3 ms).
@@ -46,7 +46,7 @@ MAX_BOOTS = 4096
 of the cookies: else what such a boot once sent could be replayed with its cookie."""
 FORGET_AT_ONCE = MAX_BOOTS // 4
 MAX_SOURCES = 16
-"""Addresses from which one boot has proven to be alive."""
+"""Addresses of one boot whose cookie is remembered; a cookie that is not is worked out again."""
 
 _KEY = 32
 _WINDOW_MASK = (1 << WINDOW) - 1
@@ -61,10 +61,10 @@ class Noise(Exception):
 
 
 class Unproven(Noise):
-    """A datagram of a boot that has to prove first that it is alive at this address; the cookie is to be given to it."""
+    """A datagram without the cookie that its boot must show from its address; that cookie is to be given to it."""
 
     def __init__(self, boot: bytes, seq: int, cookie: bytes) -> None:
-        super().__init__("cookie", "its boot is not known at this address yet; it was given a cookie")
+        super().__init__("cookie", "without the cookie that its boot must show from this address; it was given it")
         self.boot, self.seq, self.cookie = boot, seq, cookie
 
 
@@ -135,15 +135,15 @@ class Sealer:
 
 
 class _Peer:
-    """A boot that is alive: its cipher, which of its last WINDOW seqs were seen (bit i: newest - i), and where it is."""
+    """A boot that is alive: its cipher, which of its last WINDOW seqs were seen (bit i: newest - i), and its cookies."""
 
-    __slots__ = ("cipher", "newest", "seen", "sources")
+    __slots__ = ("cipher", "cookies", "newest", "seen")
 
     def __init__(self, cipher: ChaCha20Poly1305, seq: int) -> None:
         self.cipher = cipher
         self.newest = seq
         self.seen = 1
-        self.sources: set[Hashable] = set()
+        self.cookies: dict[Hashable, bytes] = {}
 
     def is_new(self, seq: int) -> bool:
         """Whether the seq was not seen yet; older than the window is not new."""
@@ -163,11 +163,11 @@ class _Peer:
         self.seen |= bit
         return True
 
-    def settle_at(self, source: Hashable) -> None:
-        """It has proven to be alive at this address."""
-        if len(self.sources) >= MAX_SOURCES:
-            self.sources.clear()
-        self.sources.add(source)
+    def settle_at(self, source: Hashable, cookie: bytes) -> None:
+        """It has shown the right cookie from this address."""
+        if len(self.cookies) >= MAX_SOURCES:
+            self.cookies.clear()
+        self.cookies[source] = cookie
 
 
 class Opener:
@@ -188,15 +188,15 @@ class Opener:
         peer = self._peers.get(boot)
         cipher = peer.cipher if peer else _sender_cipher(self._key, boot)
         body = _decrypt(cipher, seq, datagram, b"")
-        if peer is None or source not in peer.sources:
-            peer = self._admit(boot, seq, cookie, source, cipher)
+        if peer is None or peer.cookies.get(source) != cookie:
+            self._admit(boot, seq, cookie, source, cipher)
         elif not peer.take(seq):
             raise Noise("replay", "seen before, or older than the window")
         self._peers.move_to_end(boot)
         return Opened(boot, seq, body)
 
     def open_cookie(self, datagram: bytes, own_boot: bytes) -> Given:
-        """What a Cookie datagram for this boot says; Noise as above. Nothing is remembered: `prove` does, if the echo is true."""
+        """What a Cookie datagram for this boot says; Noise as above. Nothing is remembered."""
         boot, seq, cookie = self._header(datagram, COOKIE_MAGIC)
         peer = self._peers.get(boot)
         body = _decrypt(peer.cipher if peer else _sender_cipher(self._key, boot), seq, datagram, own_boot)
@@ -204,14 +204,11 @@ class Opener:
             raise Noise("malformed", f"a Cookie datagram that echoes {len(body)} bytes; right is {ECHO}")
         return Given(boot, seq, int.from_bytes(body, "big"), cookie)
 
-    def prove(self, given: Given, source: Hashable) -> None:
-        """The boot has echoed what was sent just now: it is alive at this address. Noise when that was seen before."""
-        peer = self._peers.get(given.boot)
-        if peer is None:
-            peer = self._remember(given.boot, _Peer(_sender_cipher(self._key, given.boot), given.seq))
-        elif not peer.take(given.seq):
-            raise Noise("replay", "a Cookie datagram seen before, or older than the window")
-        peer.settle_at(source)
+    def cookie(self, boot: bytes, source: Hashable) -> bytes:
+        """What this boot must show from this address: a keyed hash, so nothing need be remembered of who was given one."""
+        hashed = HMAC(self._secret, SHA256())
+        hashed.update(boot + repr(source).encode())
+        return hashed.finalize()[: len(NO_COOKIE)]
 
     def _header(self, datagram: bytes, right: bytes) -> tuple[bytes, int, bytes]:
         if not HEADER.size + TAG <= len(datagram) <= MAX_DATAGRAM:
@@ -225,26 +222,19 @@ class Opener:
             raise Noise("cluster", f"of cluster {cluster_id}, this node belongs to {self._cluster_id}")
         return boot, seq, cookie
 
-    def _admit(self, boot: bytes, seq: int, cookie: bytes, source: Hashable, cipher: ChaCha20Poly1305) -> _Peer:
-        """A boot that is new, or new at this address: its cookie decides."""
+    def _admit(self, boot: bytes, seq: int, cookie: bytes, source: Hashable, cipher: ChaCha20Poly1305) -> None:
+        """A boot that is new, or new at this address, or shows another cookie than the last time."""
         peer = self._peers.get(boot)
         if peer is not None and not peer.is_new(seq):
-            raise Noise("replay", "seen before, or older than the window, and from another address")
-        right = self._cookie(boot, source)
+            raise Noise("replay", "seen before, or older than the window, and not as it was seen")
+        right = self.cookie(boot, source)
         if cookie != right:
             raise Unproven(boot, seq, right)
         if peer is None:
             peer = self._remember(boot, _Peer(cipher, seq))
         else:
             peer.take(seq)
-        peer.settle_at(source)
-        return peer
-
-    def _cookie(self, boot: bytes, source: Hashable) -> bytes:
-        """A keyed hash of boot and address, so that nothing need be remembered of who was given one."""
-        hashed = HMAC(self._secret, SHA256())
-        hashed.update(boot + repr(source).encode())
-        return hashed.finalize()[: len(NO_COOKIE)]
+        peer.settle_at(source, cookie)
 
     def _remember(self, boot: bytes, peer: _Peer) -> _Peer:
         if len(self._peers) >= MAX_BOOTS:

@@ -139,13 +139,14 @@ class Endpoint:
     def _take(self, sock: socket.socket, datagram: bytes, sockaddr: Any, received: list[Received]) -> None:
         try:
             if datagram[: len(COOKIE_MAGIC)] == COOKIE_MAGIC:
-                self._take_cookie(datagram, sockaddr)
+                self._take_cookie(sock, datagram, sockaddr)
                 return
             opened = self._opener.open(datagram, sockaddr)
             sender, message = decode(opened.body)
         except Unproven as unproven:
             self.unproven += 1
-            self._give_cookie(sock, unproven, sockaddr, len(datagram))
+            cookie = self._sealer.seal_cookie(unproven.cookie, unproven.boot, unproven.seq)
+            self._give_cookie(sock, sockaddr, cookie, len(datagram))
         except Noise as noise:
             self._count_noise(noise.kind, str(noise), sockaddr)
         except Malformed as fault:
@@ -156,26 +157,27 @@ class Endpoint:
                 self._keep_target(address, sock, sockaddr)
             received.append(Received(address, sender, message, opened.boot))
 
-    def _give_cookie(self, sock: socket.socket, unproven: Unproven, sockaddr: Any, size: int) -> None:
-        """Never more bytes than came, for where they came from is not proven."""
-        cookie = self._sealer.seal_cookie(unproven.cookie, unproven.boot, unproven.seq)
+    def _give_cookie(self, sock: socket.socket, sockaddr: Any, cookie: bytes, size: int) -> None:
+        """Send a sealed Cookie datagram: never more bytes than came, for where they came from is not proven."""
         if len(cookie) > size:
             self._count_noise("short", f"a datagram of {size} bytes without a cookie", sockaddr)
             return
         try:
             sock.sendto(cookie, sockaddr)
+            self._purse.keep_given(self._sealer.seq, normalise(sockaddr))
         except OSError as error:
             self._count_error(error)
 
-    def _take_cookie(self, datagram: bytes, sockaddr: Any) -> None:
-        """The receiver of something that was just sent wants to see this cookie: send it again, with the cookie."""
+    def _take_cookie(self, sock: socket.socket, datagram: bytes, sockaddr: Any) -> None:
+        """The receiver of what was just sent wants to see this cookie: send again, with it, and give the own for its answer."""
         given = self._opener.open_cookie(datagram, self._sealer.boot)
         sent = self._purse.refused(given.refused)
         if sent is None:
             raise Noise("echo", "a Cookie datagram for nothing that was sent lately")
-        self._opener.prove(given, sockaddr)
         self._purse.put(sent.address, given.cookie)
         if sent.tries < MAX_TRIES:
+            cookie = self._opener.cookie(given.boot, sockaddr)
+            self._give_cookie(sock, sockaddr, self._sealer.seal_cookie(cookie, given.boot, given.seq), len(datagram))
             self._send_body(sent.address, sent.body, sent.tries + 1)
 
     def _count_noise(self, kind: str, text: str, sockaddr: Any) -> None:

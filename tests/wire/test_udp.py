@@ -13,7 +13,7 @@ import pytest
 from koi.core.messages import Ack, Hello, Resign, Response
 from koi.errors import KoiError
 from koi.wire.codec import encode
-from koi.wire.seal import NO_COOKIE, Given, Opener, Sealer, cluster_key
+from koi.wire.seal import Opener, Sealer, cluster_key
 from koi.wire.udp import Endpoint, Received, normalise, resolve
 from tests.wire.conftest import CLUSTER
 
@@ -153,16 +153,16 @@ def test_noise_is_counted_by_kind_and_never_answered(make: Make, key: bytes) -> 
     sealer = Sealer(key, CLUSTER, os.urandom(16))
     stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     stranger.bind(("127.0.0.1", 0))
-    server._opener.prove(Given(sealer.boot, 0, 0, NO_COOKIE), stranger.getsockname())
+    cookie = server._opener.cookie(sealer.boot, stranger.getsockname())
     acquaint(friend, server)
-    replayed = sealer.seal(encode("x", Resign(1)))
+    replayed = sealer.seal(encode("x", Resign(1)), cookie)
     version = bytearray(replayed)
     version[3] = 9
     strangers = {
         "short": b"hello", "long": bytes(60_500), "magic": b"GET / HTTP/1.1\r\n" * 10, "version": bytes(version),
         "cluster": Sealer(key, 99, os.urandom(16)).seal(b"x"),
         "seal": Sealer(cluster_key("wrong", CLUSTER), CLUSTER, os.urandom(16)).seal(b"x"),
-        "malformed": sealer.seal(b"[]"), "replay": replayed,
+        "malformed": sealer.seal(b"[]", cookie), "replay": replayed,
     }
     with stranger:
         for datagram in (replayed, *strangers.values()):
