@@ -265,7 +265,7 @@ class Roles:
         self.acceptor.promise(call.term, sender)
         self._follow(None, f"voted for {sender} in term {call.term}", now, self.timing.leader_timeout / 2)
         record = self.acceptor.record
-        self.desk.say(sender, Vote(call.term, record.version, record.ledger, record.top))
+        self.desk.say(sender, Vote(call.term, sender, record.version, record.ledger, record.top))
 
     def _on_answer(self, sender: str, answer: Answer, now: float) -> None:
         if self.candidacy is not None and answer.term == self.candidacy.term:
@@ -273,7 +273,9 @@ class Roles:
 
     def _on_vote(self, sender: str, vote: Vote, now: float) -> None:
         candidacy = self.candidacy
-        if candidacy is None or vote.term != candidacy.term or now - candidacy.since > 2 * self.timing.leader_timeout:
+        if candidacy is None or (vote.term, vote.candidate) != (candidacy.term, self.seat.name):
+            return  # a vote for another one of this term may have been brought here (section 10)
+        if now - candidacy.since > 2 * self.timing.leader_timeout:
             return
         candidacy.votes[sender] = vote
         self._try_win(now)
@@ -282,7 +284,7 @@ class Roles:
         candidacy = self.candidacy
         if candidacy is not None and self.seat.name not in candidacy.votes and self.desk.durable >= candidacy.write:
             record = self.acceptor.record
-            candidacy.votes[self.seat.name] = Vote(candidacy.term, record.version, record.ledger, record.top)
+            candidacy.votes[self.seat.name] = Vote(candidacy.term, self.seat.name, record.version, record.ledger, record.top)
             self._try_win(now)
 
     def _try_win(self, now: float) -> None:

@@ -61,6 +61,7 @@ class Vote:
     """A promise of this term to the candidate, with what the voter holds (rule 3.2d)."""
 
     term: int
+    candidate: str
     version: Version
     ledger: Ledger
     top: int

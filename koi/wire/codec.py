@@ -34,7 +34,7 @@ CUT = "..."
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """What a node, an elector or a service may be called."""
 
-NAMES = {"name", "master", "target", "passive", "leader"}
+NAMES = {"name", "master", "target", "passive", "leader", "candidate"}
 SIGNED = {"rank", "preference", "exit"}
 SPANS = {"lease", "grace"}
 LONG = {"Response.text": MAX_BODY}

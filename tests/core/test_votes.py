@@ -64,8 +64,8 @@ class Box:
         return term
 
 
-def vote(term: int, version: tuple[int, int] = (0, 0), ledger: Ledger = NOTHING, top: int = 0) -> Vote:
-    return Vote(term, version, ledger, top)
+def vote(term: int, version: tuple[int, int] = (0, 0), ledger: Ledger = NOTHING, top: int = 0, candidate: str = "a") -> Vote:
+    return Vote(term, candidate, version, ledger, top)
 
 
 @pytest.mark.parametrize("n", range(1, 6))
@@ -105,6 +105,20 @@ def test_votes_of_another_term_and_twice_of_one_elector_do_not_count() -> None:
         box.roles.receive(sender, message, LATER + 0.001)
     box.roles.handle_timer(LATER + 0.1)
     assert box.roles.role == CANDIDATE
+
+
+def test_a_vote_for_another_candidate_of_the_term_does_not_count() -> None:
+    """Found: two may stand in one term, and somebody on the way could bring a vote for one of them to the other one too."""
+    voter = Box("c", 3, rank=-1)
+    voter.roles.receive("b", Election(1, 0), LATER)
+    voter.write(LATER)
+    said = [m for to, m in voter.sent() if isinstance(m, Vote)]
+    for name in "ab":
+        box = Box(name)
+        assert box.stand() == 1
+        box.roles.receive("c", said[0], LATER + 0.001)
+        box.roles.handle_timer(LATER + TIMING.answer_wait)
+        assert (box.roles.role == LEADER) is (name == "b")
 
 
 def test_the_own_promise_comes_first() -> None:

@@ -19,7 +19,7 @@ from koi.core.pipe import Ping
 from koi.wire.codec import DEFLATE_ABOVE, LIMIT, MAX_BODY, MAX_ITEMS, MAX_TEXT, Malformed, decode, encode
 from tests.wire.wire_strategies import LONG_LEDGER, MESSAGES, example
 
-LONG_VOTE = Vote(5, (5, 17), LONG_LEDGER, 9)
+LONG_VOTE = Vote(5, "c", (5, 17), LONG_LEDGER, 9)
 
 
 def body(kind: str, values: list[Any], sender: str = "a") -> bytes:

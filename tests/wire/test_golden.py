@@ -28,7 +28,7 @@ FULL = [
 BODIES = [
     '["Election","a",[1,1]]',
     '["Answer","a",[1]]',
-    '["Vote","a",[1,[1,1],[1,null,false,null,false,null,[],null,[],"reason",null],1]]',
+    '["Vote","a",[1,"candidate",[1,1],[1,null,false,null,false,null,[],null,[],"reason",null],1]]',
     '["Nack","a",[1]]',
     '["Heartbeat","a",[1,1,1,[1,1],[1,null,false,null,false,null,[],null,[],"reason",null],1,"config"]]',
     '["Ack","a",[1,1,1,[1,1],null,"config",[],null]]',
