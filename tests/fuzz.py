@@ -1,4 +1,6 @@
-"""A long run of mutated inputs against everything that reads bytes: `python -m tests.fuzz [--inputs N] [--seconds S] [--seed N]`.
+"""A long run of mutated inputs against everything that reads bytes:
+
+    python -m tests.fuzz [--inputs N] [--seconds S] [--seed N] [--only TARGET]...
 
 Each target takes bytes and may only raise what it promises for bad input; anything else is a finding, which is printed
 with the input and ends the run with exit code 1. A plain mutation loop: no tools, and a seed replays it.
@@ -19,12 +21,15 @@ from typing import Any, Callable, Iterator
 
 from koi import log
 from koi.client_exchange import Exchange
+from koi.client_history import merged
 from koi.config import loads
 from koi.core.ledger import Record
-from koi.core.messages import DATAGRAMS, Response
+from koi.core.messages import DATAGRAMS, Last, Report, Response, ServiceInfo
+from koi.core.pipe import ServiceState
 from koi.errors import ConfigError, KoiError
-from koi.proc import files
+from koi.proc import files, memory, treefile
 from koi.proc.failures import Failures
+from koi.proc.journal import JournalFile
 from koi.proc.runner import remembered
 from koi.wire.codec import Malformed, decode, encode
 from koi.wire.seal import Noise, Opener, Sealer
@@ -140,6 +145,23 @@ class Folder:
             failures = Failures(self._file("failures.json", data), "a")
         assert json.loads(json.dumps(failures.entries, allow_nan=False)) == failures.entries
 
+    def read_tree(self, data: bytes) -> None:
+        """tree.json; what it says of earlier runners goes into reports, and what workers said to their successors."""
+        self._file(treefile.TREE_NAME, data)
+        found, _ = treefile.read(self.kept.name)
+        for tree in (found, treefile.adopt(found)):
+            heritage = tree.heritage(None, not tree.clean)
+            encode("a", Report("a", "0b", 1, heritage.lineage, heritage.holding, heritage.renounced))
+            for word in filter(None, map(tree.told, tree.services)):
+                assert memory.parse(json.loads(json.dumps(memory.dump(word), allow_nan=False))) == word
+
+    def read_journal(self, data: bytes) -> None:
+        """journal.jsonl; `koi why` merges what all nodes have read."""
+        with quiet():
+            entries = JournalFile(self._file("journal.jsonl", data), "a").newest()
+        assert json.loads(json.dumps(entries, allow_nan=False)) == entries
+        assert len(merged(entries, 10)) <= 10
+
 
 def corpus() -> dict[str, tuple[Target, list[bytes]]]:
     """Every target with the good inputs that are mutated."""
@@ -148,12 +170,24 @@ def corpus() -> dict[str, tuple[Target, list[bytes]]]:
     records = [json.dumps(files.dump_record(Record())).encode()]
     answers = [b'{"done":true}', b'{"host":"a","port":1}', b'{"message":"x"}', b"[]", b'{"host":1,"port":"x"}']
     folder = Folder()
+    info = ServiceInfo("s", 10, "Promoted", "status", False, 4711, Last("status", 0, 0.25))
+    tree = {
+        "boots": ["0a", "0b"], "holding": 3, "renounced": 2, "clean": False, "maintenance": True, "detached": None,
+        "services": {"s": {"state": "Promoted", "pid": 7, "told": memory.dump(ServiceState(info, True))}},
+    }
+    journal = [
+        b'{"time": "2026-11-22T10:00:00.000+00:00", "node": "a", "what": "master", "from": null, "to": "a", "epoch": 1,'
+        b' "reason": "x", "key": "m1"}\n' * 2,
+        b'{"time": "2026-11-22T10:00:01.000+00:00", "node": "b", "what": "leader", "from": "a", "to": "b", "epoch": 1,'
+        b' "reason": "x", "key": "l2"}\n',
+    ]
     nodes = [b'{"format": 1, "stopped": true, "maintenance": false}', b'{"format": 1, "stopped": false, "maintenance": true}']
     return {
         "config": (read_config, CONFIGS), "node": (folder.read_node, nodes), "failures": (folder.read_failures, [FAILURES]),
         "body": (read_body, bodies), "datagram": (seals.open, [sealer.seal(body, seals.cookie) for body in bodies]),
         "cookie": (seals.open_cookie, [sealer.seal_cookie(b"12345678", BOOT, 5)]),
         "record": (read_record, records), "answer": (read_answer, answers),
+        "tree": (folder.read_tree, [json.dumps(tree).encode()]), "journal": (folder.read_journal, journal),
     }
 
 
@@ -180,9 +214,9 @@ def mutate(chance: random.Random, seeds: list[bytes]) -> bytes:
     return bytes(data[:MAX_INPUT])
 
 
-def run(inputs: int, seconds: float, seed: int, say: Callable[[str], Any] = print) -> int:
-    """How many inputs were tried; stops at the first finding, which is raised."""
-    chance, targets = random.Random(seed), list(corpus().items())
+def run(inputs: int, seconds: float, seed: int, say: Callable[[str], Any] = print, only: tuple[str, ...] = ()) -> int:
+    """How many inputs were tried, of all targets or some; stops at the first finding, which is raised."""
+    chance, targets = random.Random(seed), [(name, one) for name, one in corpus().items() if not only or name in only]
     ends, tried = time.monotonic() + seconds, 0
     while tried < inputs and (tried % 1000 or time.monotonic() < ends):
         name, (target, seeds) = targets[tried % len(targets)]
@@ -202,9 +236,10 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=10_000_000)
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
+    parser.add_argument("--only", action="append", default=[], choices=list(corpus()), help="a target; may be repeated")
     options = parser.parse_args()
     began = time.monotonic()
-    tried = run(options.inputs, options.seconds, options.seed)
+    tried = run(options.inputs, options.seconds, options.seed, only=tuple(options.only))
     print(f"{tried} inputs in {time.monotonic() - began:.0f} s, seed {options.seed}: no finding")
     sys.exit(0)
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from koi.core.effects import Remember
+from koi.core.effects import Journal, Remember
 from koi.core.ledger import Record
-from koi.core.pipe import Failure
-from koi.proc import files
+from koi.core.messages import ServiceInfo
+from koi.core.pipe import Failure, ServiceState
+from koi.proc import files, memory, treefile
 from koi.proc.failures import Failures
+from koi.proc.journal import JournalFile
 from koi.proc.runner import remembered
+from koi.proc.treefile import Tree
 from tests.fuzz import run
 
 
@@ -42,6 +45,43 @@ def test_state_files_that_are_nested_too_deep_are_as_unreadable_as_any_other(tmp
         files.read_json(str(path))
     assert remembered(str(path)) == Remember(False, False)
     assert Failures(str(path), "a").entries == []
+    path.rename(tmp_path / treefile.TREE_NAME)
+    tree, fault = treefile.read(str(tmp_path))
+    assert tree == Tree(clean=False) and fault is not None and "nested too deep" in fault
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text("[" * 200_000 + "\n")
+    assert JournalFile(str(journal), "a").newest() == []
+
+
+@pytest.mark.parametrize("change", [
+    {"boots": ["\ud800"]}, {"boots": ["x" * 100_000]}, {"boots": [""]}, {"holding": -1}, {"holding": 10**30}, {"renounced": True},
+])
+def test_a_tree_that_no_report_could_carry_counts_as_left_by_a_dead_koinode(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Found: what stood there came into the runner's reports, which it could not say, and ended it at each start."""
+    treefile.write(str(tmp_path), Tree(["0a"], 3, 2))
+    assert treefile.read(str(tmp_path)) == (Tree(["0a"], 3, 2), None)
+    content = {**files.read_json(str(tmp_path / treefile.TREE_NAME)), **change}  # type: ignore[dict-item]
+    files.write_json(str(tmp_path / treefile.TREE_NAME), content)
+    tree, fault = treefile.read(str(tmp_path))
+    assert tree == Tree(clean=False) and fault is not None
+
+
+@pytest.mark.parametrize("change", [{"priority": "x"}, {"state": 7}, {"pid": 1.5}, {"last": {"action": "status", "exit": "x"}}])
+def test_a_workers_word_of_wrong_form_is_not_known(change: dict[str, Any]) -> None:
+    word = memory.dump(ServiceState(ServiceInfo("s", 10, "Promoted"), True))
+    assert memory.parse(word) is not None
+    assert memory.parse({**word, "info": {**word["info"], **change}}) is None
+
+
+@pytest.mark.parametrize("change", [
+    {"epoch": float("nan")}, {"epoch": "1"}, {"reason": None}, {"what": 7}, {"key": ["x"]}, {"time": None}, {"more": 1e999},
+])
+def test_a_journal_entry_of_wrong_form_is_left_out_and_what_else_stands_in_it(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "journal.jsonl"
+    JournalFile(str(path), "a").write(Journal("master", None, "a", 1, "x", "m1"))
+    [good] = JournalFile(str(path), "a").newest()
+    path.write_text(json.dumps({**good, **change}) + "\n" + json.dumps(good) + "\n")
+    assert JournalFile(str(path), "a").newest() == ([good, good] if "more" in change else [good])
 
 
 @pytest.mark.parametrize("change", [

@@ -22,6 +22,7 @@ MAX_TAIL_BYTES = 256_000
 MAX_ENTRIES = 200
 """In one answer."""
 MAX_REASON = 600
+FIELDS = ("time", "node", "what", "from", "to", "epoch", "reason", "key")
 
 Entry = dict[str, Any]
 
@@ -82,6 +83,15 @@ def _tail(path: str) -> list[Entry]:
 def _parsed(line: bytes) -> Optional[Entry]:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("time"), str) else None
+    if not isinstance(entry, dict) or not _is_entry(entry):
+        return None
+    return {name: entry.get(name) for name in FIELDS}
+
+
+def _is_entry(entry: Entry) -> bool:
+    """What goes out to others has the form that `write` gives it."""
+    texts = all(isinstance(entry.get(name), str) for name in ("time", "node", "what", "reason"))
+    names = all(isinstance(entry.get(name), (str, type(None))) for name in ("from", "to", "key"))
+    return texts and names and isinstance(entry.get("epoch"), (int, type(None)))

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from koi.core.messages import Last, ServiceInfo
 from koi.core.pipe import ServiceState
+from koi.wire import codec
 
 
 def dump(state: ServiceState) -> dict[str, Any]:
@@ -20,6 +21,8 @@ def parse(content: Any) -> Optional[ServiceState]:
         info = dict(content["info"])
         last = info.pop("last")
         more = {name: value for name, value in content.items() if name != "info"}
-        return ServiceState(ServiceInfo(**info, last=None if last is None else Last(**last)), **more)
-    except (TypeError, KeyError, AttributeError, ValueError):
+        state = ServiceState(ServiceInfo(**info, last=None if last is None else Last(**last)), **more)
+        codec.check(state)
+        return state
+    except (TypeError, KeyError, AttributeError, ValueError, codec.Malformed):
         return None

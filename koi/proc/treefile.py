@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from koi.core.pipe import Held, Heritage, ServiceState
-from koi.proc import memory
+from koi.proc import files, memory
 from koi.proc.system import session, start_time
+from koi.wire.codec import LIMIT
 
 TREE_NAME = "tree.json"
 MAX_BOOTS = 32
 """Boots of earlier runners that are kept; guards of older ones have run out long ago."""
+BOOT = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 @dataclass
@@ -81,10 +84,8 @@ def read(run_dir: str) -> tuple[Tree, Optional[str]]:
     """The tree that was left, and what is wrong with the file if it cannot be used; it then counts as unclean."""
     path = os.path.join(run_dir, TREE_NAME)
     try:
-        with open(path, encoding="utf-8") as file:
-            return _parse(json.load(file)), None
-    except FileNotFoundError:
-        return Tree(), None
+        content = files.read_json(path)
+        return (Tree() if content is None else _parse(content)), None
     except (OSError, ValueError) as error:
         return Tree(clean=False), f"{path} cannot be used ({error}); taken as left by a dead koinode"
 
@@ -116,8 +117,8 @@ def _parse(content: Any) -> Tree:
         raise ValueError("not an object")
     boots = content.get("boots")
     services = content.get("services")
-    if not isinstance(boots, list) or not all(isinstance(boot, str) for boot in boots):
-        raise ValueError("boots is not a list of strings")
+    if not isinstance(boots, list) or not all(isinstance(boot, str) and BOOT.fullmatch(boot) for boot in boots):
+        raise ValueError("boots is not a list of boots")
     if not isinstance(services, dict) or not all(isinstance(one, dict) for one in services.values()):
         raise ValueError("services is not an object of objects")
     return Tree(
@@ -133,6 +134,6 @@ def _parse(content: Any) -> Tree:
 
 def _epoch(content: dict[str, Any], key: str) -> Optional[int]:
     value = content.get(key)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LIMIT):
         return value
-    raise ValueError(f"{key} is neither a number nor null")
+    raise ValueError(f"{key} is neither an epoch nor null")
