@@ -14,6 +14,9 @@ from koi.core.ledger import Acceptor, Record
 MAX_WAITING = 1000
 """Datagrams that wait for the disk; what comes on top is lost, as on a bad network."""
 
+MAX_IN_FLIGHT = 100
+"""Records handed to the disk and not written yet; a newer one waits, so a disk that hangs or is full costs no memory."""
+
 
 class Desk:
     """Collects the effects of one event; `drain` hands them out at its end."""
@@ -66,9 +69,9 @@ class Desk:
         self.waiting = [(n, effect) for n, effect in self.waiting if n > number]
 
     def drain(self) -> list[Any]:
-        """The effects since the last call, with the write of the record when it changed."""
+        """The effects since the last call, with the write of the record when it changed and the disk may be given one."""
         record = self.acceptor.record
-        if record is not self.submitted:
+        if record is not self.submitted and len(self.in_flight) < MAX_IN_FLIGHT:
             self.number += 1
             self.submitted = record
             self.in_flight[self.number] = record

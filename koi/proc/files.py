@@ -34,7 +34,7 @@ def write_json(path: str, content: Any, sync: bool = True) -> None:
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        os.write(fd, (json.dumps(content) + "\n").encode())
+        _write_all(fd, (json.dumps(content) + "\n").encode())
         if sync:
             os.fsync(fd)
     finally:
@@ -42,6 +42,12 @@ def write_json(path: str, content: Any, sync: bool = True) -> None:
     os.rename(temporary, path)
     if sync:
         _sync_folder(os.path.dirname(path))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """A disk that fills up takes a part without an error; only the next write says so."""
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def _sync_folder(path: str) -> None:

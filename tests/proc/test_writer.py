@@ -1,0 +1,100 @@
+"""The elector's disk: full, failing, filling up in the middle of a file; what is said to be written is there whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from koi.core.ledger import Record
+from koi.proc import files
+from koi.proc.writer import Writer
+from tests.cluster import RealCluster, until
+
+WAIT_S = 10.0
+SMALL_KB = 64
+
+
+def wait_for(writer: Writer, number: int) -> None:
+    """Until this record is said to be on disk."""
+    until(f"write {number}", lambda: (select.select([writer], [], [], 0.1), writer.done() >= number)[1])
+
+
+def test_a_disk_that_takes_a_part_only_is_written_to_until_all_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found: what was cut short by a disk filling up was taken for written, and its elector was blank after a restart."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+    files.write_json(str(tmp_path / "file"), {"key": "x" * 100})
+    assert files.read_json(str(tmp_path / "file")) == {"key": "x" * 100}
+
+
+def test_a_disk_that_refuses_is_told_and_tried_again_with_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is anything said to be written meanwhile, nor is the old file touched."""
+    path = tmp_path / "elector.json"
+    writer = Writer(str(path))
+    writer.submit(1, replace(Record(), promised=1))
+    wait_for(writer, 1)
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        writer.submit(2, replace(Record(), promised=2))
+        until("the trouble", lambda: "No space left on device" in writer.trouble)
+        writer.submit(3, replace(Record(), promised=3))
+        assert writer.done() == 1
+        assert files.parse_record(files.read_json(str(path))).promised == 1
+    wait_for(writer, 3)
+    assert files.parse_record(files.read_json(str(path))).promised == 3 and writer.trouble == ""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which is soon full."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_KB}k", "koi-test", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here: not root, or a container without the right")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_of_one_elector_moves_nothing_and_hinders_no_failover(tmp_path: Path, small_disk: Path) -> None:
+    """Its elector can neither vote nor accept meanwhile, says so, and takes part again when there is room."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with RealCluster(folder, nodes="abcd", electors="abc", runners="abd", failover="2s") as cluster:
+        for action in ("promote", "demote"):
+            cluster.script("web", action)
+        config = cluster["c"].config
+        config.write_text(config.read_text().replace(f"state_dir: {cluster['c'].folder}/state", f"state_dir: {small_disk}/state"))
+        cluster.start()
+        master = cluster.wait_master()
+        until("all electors", lambda: (s := cluster.status()) and s["cluster"]["quorum"]["have"] == 3)
+        filler = small_disk / "filler"
+        with open(filler, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+            while True:
+                file.write(bytes(512))
+        other = next(n for n in "ab" if n != master)
+        with cluster["a"].client() as client:
+            client.promote(other)
+        assert cluster.wait_master(other_than=master) == other
+        until("it is told", lambda: "No space left on device; this elector can neither" in cluster["c"].log.read_text())
+        filler.unlink()
+        until("it takes part again", lambda: "target" in cluster.status().get("cluster", {}) and _whole(small_disk, cluster))
+        assert cluster.master() == other and cluster.overlaps() == []
+
+
+def _whole(place: Path, cluster: RealCluster) -> bool:
+    """The record on the small disk names the master, and its elector answers."""
+    status = cluster.status()["cluster"]
+    record = files.parse_record(files.read_json(str(place / "state/elector.json")))
+    return record.ledger.master == status["master"] and status["quorum"]["have"] == 3
