@@ -47,6 +47,7 @@ class Host:
         self.scripts = Scripts()
         self.disk: Optional[Record] = None
         self.slow_disk = 0.0
+        self.full_disk = False
         self.remembered = Remember(False, False)
         self.cell: Optional[float] = None
         self.boots = 0

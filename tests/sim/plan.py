@@ -196,7 +196,10 @@ class Plan:
     def _slow_disk(self) -> None:
         host = self._host()
         host.slow_disk = self.random.choice((0.05, 0.3, 1.0))
+        host.full_disk = self.random.random() < 0.3
+        self.world.say(host.name, "its disk is full" if host.full_disk else "its disk is slow")
         self.world.after(3.0, setattr, host, "slow_disk", 0.0)
+        self.world.after(self.random.uniform(0.5, 8.0), setattr, host, "full_disk", False)
 
     def _bad_scripts(self) -> None:
         host, action = self._likely_master(), self.random.choice(("start", "promote", "demote", "stop", "promote"))
@@ -235,7 +238,7 @@ class Plan:
         self.world.say("plan", "everything is healed")
         self.cluster.network.heal()
         for host in self.cluster.hosts.values():
-            host.slow_disk = 0.0
+            host.slow_disk, host.full_disk = 0.0, False
             host.scripts.failing.clear()
             host.scripts.hanging.clear()
             for process in (host.elector, host.runner):

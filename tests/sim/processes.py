@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PIPE_S = 0.0001
 """How long a message takes from one process of a node to another."""
+RETRY_S = 0.1
+"""How long after a failed write the next one is tried."""
 
 
 class ElectorProcess(Process):
@@ -33,7 +35,9 @@ class ElectorProcess(Process):
         disk = host.disk if host.disk is not None or cluster.blank_rule else Record()
         self.machine = Elector(seat, cluster.timing, disk, Random(cluster.world.random.random()), host.clock.read())
         cluster.switch("elector", self.machine)
-        self.written_at = 0.0
+        self.slot: Optional[Persist] = None
+        """What is to be written next."""
+        self.writing = False
         self._carry_out(self.machine.start(host.clock.read()))
 
     def deadline(self) -> Optional[float]:
@@ -58,18 +62,35 @@ class ElectorProcess(Process):
         """Before an orderly end."""
         self._carry_out(self.machine.resign("koinode stops", self.clock.read()))
 
-    def _persisted(self, number: int, record: Record) -> None:
-        self.host.disk = record
-        self.host.cluster.watch.accepted(record.version, record.ledger)
+    def _persisted(self, number: int) -> None:
         self._carry_out(self.machine.persisted(number, self.clock.read()))
+
+    def _write(self) -> None:
+        """One record at a time, and of those that wait only the newest (koi/proc/writer.py)."""
+        if self.slot is not None and not self.writing:
+            effect, self.slot, self.writing = self.slot, None, True
+            self.world.after(self.host.disk_delay(), self._wrote, effect)
+
+    def _wrote(self, effect: Persist) -> None:
+        self.writing = False
+        if not self.alive:
+            return
+        if self.host.full_disk:
+            self.slot = self.slot or effect
+            self.world.after(RETRY_S, self._write)
+            return
+        self.host.disk = effect.record
+        self.host.cluster.watch.accepted(effect.record.version, effect.record.ledger)
+        self._write()
+        self.deliver(self._persisted, effect.number)
 
     def _carry_out(self, effects: list[Any]) -> None:
         for effect in effects:
             if isinstance(effect, Send):
                 self._send(effect.to, effect.message)
             elif isinstance(effect, Persist):
-                self.written_at = max(self.written_at, self.world.now) + self.host.disk_delay()
-                self.world.at(self.written_at, self.deliver, self._persisted, effect.number, effect.record)
+                self.slot = effect
+                self._write()
             elif isinstance(effect, Done):
                 self.host.cluster.watch.acknowledged(effect, self.machine.acceptor.record.ledger.recent)
             elif isinstance(effect, Become):
