@@ -3,10 +3,11 @@
 Breadth first, over 3 electors and 2 runners. By itself a cluster goes on in order: the oldest datagram is delivered, else
 the party whose deadline comes first has its timeout, and time goes on to it. At every step a fault may come instead: drop
 (for good, or delivered late at any later step), duplicate, crash, kill (a runner's process alone), pause, cut (two parties
-hear each other no more), expire (the worker's own deadline before the runner's word) or a command `promote y`; restart,
-resume, heal and late delivery may follow at any step, and cost nothing. `--faults` bounds how many faults a path has: the
-fewer, the deeper. After each step the invariants of watch.py hold: at most one node active, one leader for each term, one
-ledger for each version, an epoch begun by one node only and epochs growing.
+hear each other no more), expire (the worker's own deadline before the runner's word), a command `promote y`, and of an
+elector: hang (its disk writes nothing any more) and wipe (its power fails and its disk is lost: it starts blank); restart,
+resume, heal, written (the disk goes on) and late delivery may follow at any step, and cost nothing. `--faults` bounds how
+many faults a path has: the fewer, the deeper. After each step the invariants of watch.py hold: at most one node active, one
+leader for each term, one ledger for each version, an epoch begun by one node only and epochs growing.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from array import array
 from dataclasses import dataclass, field
 
 from koi.core.elector import Elector
-from tests.sim.parties import TICKS, load
+from tests.sim.parties import TICKS, TIMING, load
 from tests.sim.steps import Action, Broken, Explorer, State
 from tests.sim.switches import NAMES as RULES
 
 MAX_STATES = 12_000_000
+
+
 @dataclass
 class Result:
     """What an exploration came to."""
@@ -64,6 +67,13 @@ def leaderless(explorer: Explorer) -> State:
     return explorer.step(state, leads.index(True), "crash")
 
 
+def unheard(explorer: Explorer) -> State:
+    """Settled, and one elector that does not lead has not heard the master for so long that its guard is down."""
+    state = settled(explorer)
+    state = state._replace(cut=frozenset({("a", "x")}))
+    return _in_order(explorer, state, state.now / TICKS + TIMING.span + 1.0)
+
+
 def _in_order(explorer: Explorer, state: State, seconds: float) -> State:
     """Nothing goes wrong."""
     while True:
@@ -75,7 +85,7 @@ def _in_order(explorer: Explorer, state: State, seconds: float) -> State:
         state = after
 
 
-ROOTS = {"settled": settled, "leaderless": leaderless, "cold": Explorer.start}
+ROOTS = {"settled": settled, "leaderless": leaderless, "unheard": unheard, "cold": Explorer.start}
 
 
 # --- the search ---

@@ -1,8 +1,8 @@
 """The parties of the exhaustive exploration: the real Elector and Runner, each with the little that surrounds it.
 
 A party is a deterministic machine: an event and the time go in, mail and observations come out. Abstracted are: the disk,
-which writes at once; root, which always answers; the scripts, of which only `demote` takes time (it ends by an event of
-its own). A worker keeps its own deadline: what is active ends at the end of the lease + G at the latest (rule 7).
+which writes at once unless it hangs; root, which always answers; the scripts, of which only `demote` takes time (it ends by
+an event of its own). A worker keeps its own deadline: what is active ends at the end of the lease + G at the latest (rule 7).
 """
 
 from __future__ import annotations
@@ -127,12 +127,26 @@ class ElectorParty(Party):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.disk = Record()
+        self.disk: Optional[Record] = Record()
+        """None: it is lost."""
+        self.hangs = False
+        self.slot: Optional[Persist] = None
+        """What a disk that hangs has not written."""
+
+    @property
+    def whole(self) -> bool:
+        """Its disk is there, and it takes part or will."""
+        return self.disk is not None and (self.machine is None or self.machine.roles.blank is None)
+
+    def crash(self) -> None:
+        super().crash()
+        self.hangs, self.slot = False, None
 
     def start(self, now: float, off: tuple[str, ...]) -> None:
         quorum = 1 if "majority" in off else None
         seat = Seat(self.name, ELECTORS, f"{self.name}{self.boots}", 0, quorum)
-        self.machine = Elector(seat, TIMING, self.disk, Half(), now)
+        disk = Record() if self.disk is None and "blank start" in off else self.disk
+        self.machine = Elector(seat, TIMING, disk, Half(), now)
         turn_off(off)("elector", self.machine)
         self._carry_out(self.machine.start(now), now)
 
@@ -140,7 +154,16 @@ class ElectorParty(Party):
         machine = self.machine
         if machine is None:
             return
-        if verb == "timeout":
+        if verb == "wipe":
+            self.crash()
+            self.disk = None
+            return
+        if verb == "hang":
+            self.hangs = True
+            return
+        if verb == "written":
+            effects = self._written(machine, now)
+        elif verb == "timeout":
             effects = machine.handle_timer(now)
         elif verb == "command":
             effects = machine.command(Command("k", "promote", what, False, ""), now)
@@ -149,6 +172,19 @@ class ElectorParty(Party):
         else:
             effects = machine.receive(what.source, what.message, now)
         self._carry_out(effects, now)
+
+    def _written(self, machine: Elector, now: float) -> list[Any]:
+        """The disk goes on, with the newest record."""
+        slot, self.hangs, self.slot = self.slot, False, None
+        return [] if slot is None else self._persist(machine, slot, now)
+
+    def _persist(self, machine: Elector, effect: Persist, now: float) -> list[Any]:
+        if self.hangs:
+            self.slot = effect
+            return []
+        self.disk = effect.record
+        self.seen.append(("ledger", effect.record.version, effect.record.ledger))
+        return machine.persisted(effect.number, now)
 
     def _carry_out(self, effects: list[Any], now: float) -> None:
         machine = self.machine
@@ -162,9 +198,7 @@ class ElectorParty(Party):
                 to, boot = effect.to if isinstance(effect.to, tuple) else (effect.to, "")
                 self.mail.append(Mail(self.name, to, boot, effect.message))
             elif isinstance(effect, Persist):
-                self.disk = effect.record
-                self.seen.append(("ledger", effect.record.version, effect.record.ledger))
-                todo.extend(machine.persisted(effect.number, now))
+                todo.extend(self._persist(machine, effect, now))
         assert not todo, "an elector does not come to rest"
         if machine.roles.lead is not None:
             self.seen.append(("leads", machine.roles.lead.term, self.name))

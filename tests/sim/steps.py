@@ -81,6 +81,9 @@ class Explorer:
         self.active_until: list[Optional[int]] = []
         self.demoting: list[bool] = []
         self.up: list[bool] = []
+        self.whole: list[bool] = []
+        """Of electors: its disk is there."""
+        self.hangs: list[bool] = []
         self.letters: list[Mail] = []
         self.receivers: list[int] = []
         self.links: list[tuple[str, str]] = []
@@ -104,6 +107,8 @@ class Explorer:
             self.active_until.append(kinds.ticks(party.name, party.end + TIMING.grace) if active else None)
             self.demoting.append(active and party.state == "Demoting")
             self.up.append(party.machine is not None)
+            self.whole.append(isinstance(party, ElectorParty) and party.whole)
+            self.hangs.append(isinstance(party, ElectorParty) and party.hangs)
         return number
 
     def _letter(self, mail: Mail) -> int:
@@ -164,6 +169,7 @@ class Explorer:
         yield from self.usual(state)
         yield from (("late", number) for number in dict.fromkeys(state.late))
         yield from (("restart", i) for i, party in enumerate(state.parties) if not self.up[party])
+        yield from (("written", i) for i, party in enumerate(state.parties) if self.hangs[party])
         yield from (("resume", index) for index in state.paused)
         yield from (("heal", pair) for pair in state.cut)
         if state.left:
@@ -195,10 +201,21 @@ class Explorer:
             if not self.up[party]:
                 continue
             yield "crash", index
-            yield "kill" if NAMES[index] in RUNNERS else "command", index
+            if NAMES[index] in RUNNERS:
+                yield "kill", index
+            else:
+                yield from self._elector_faults(state, index)
             if index not in state.paused:
                 yield "pause", index
         yield from (("cut", pair) for pair in PAIRS if pair not in state.cut)
+
+    def _elector_faults(self, state: State, index: int) -> Iterator[Action]:
+        """A disk is lost only while every other elector has its own (rule 2.2)."""
+        yield "command", index
+        if not self.hangs[state.parties[index]]:
+            yield "hang", index
+        if all(self.whole[party] for i, party in enumerate(state.parties[: len(ELECTORS)]) if i != index):
+            yield "wipe", index
 
     def apply(self, state: State, action: Action) -> Optional[State]:
         """The state after it; None when it cannot happen. Raises Broken."""
@@ -244,7 +261,7 @@ class Explorer:
         return f"{verb} {' - '.join(what) if isinstance(what, tuple) else NAMES[what]}"
 
 
-FAULTS = frozenset({"drop", "duplicate", "crash", "kill", "pause", "cut", "expire", "command"})
+FAULTS = frozenset({"drop", "duplicate", "crash", "kill", "pause", "cut", "expire", "command", "hang", "wipe"})
 
 
 def _without(numbers: tuple[int, ...], number: int) -> tuple[int, ...]:

@@ -37,6 +37,23 @@ def test_without_the_guard_two_active_nodes_are_found_with_their_path() -> None:
     assert path[-1].startswith("deliver") and "Vouch" in path[-1]
 
 
+SHOWN = {
+    "renounce": ("settled", "both runners are active", "command c"),
+    "blank start": ("settled", "two ledgers of version (1, 1)", "wipe c"),
+    "majority": ("leaderless", "a and b both lead term 2", "cut a - b"),
+}
+"""Rule -> where one fault is enough without it, what is broken then, and by which fault."""
+
+
+@pytest.mark.parametrize("rule", SHOWN)
+def test_without_the_rule_one_fault_is_enough(rule: str) -> None:
+    root, words, fault = SHOWN[rule]
+    result = explore(root, faults=1, seconds=90.0, off=(rule,))
+    [(broken, path)] = result.broken
+    assert broken.startswith(words) and fault in path
+    assert explore(root, faults=1, seconds=90.0, depth=result.depth + 1).broken == []
+
+
 def test_with_the_guard_the_same_depth_is_well() -> None:
     found = explore("settled", faults=1, seconds=60.0, depth=42)
     assert found.broken == [] and found.depth == 42
