@@ -169,8 +169,11 @@ def _under_hold(view: View) -> Decision:
 
 
 def _is_clean(view: View, seen: Seen) -> bool:
-    """A report of this leader's own time that neither is stuck nor holds the epoch."""
-    return seen.at >= view.leader_since and not seen.report.stuck and seen.report.holding != view.ledger.epoch
+    """A report of this leader's own time that gives the epoch up: that it is not stuck and holds nothing says a starting node
+    too, before it knows what a dead koinode left."""
+    renounced = seen.report.renounced
+    given_up = renounced is not None and renounced >= view.ledger.epoch
+    return seen.at >= view.leader_since and not seen.report.stuck and given_up
 
 
 def _taken_up_again(view: View, seen: Optional[Seen]) -> bool:

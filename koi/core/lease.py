@@ -134,10 +134,10 @@ class Lease:
                 return version
         return None
 
-    def is_ending(self, epoch: int) -> bool:
-        """Whether a majority of latest answers say that the hold is ending and name this node master of the epoch."""
-        told = sum(1 for w in self.words.values() if w.hold == ENDING and w.epoch == epoch and w.master == self.name)
-        return told >= self.majority
+    def is_awaited(self, epoch: int) -> bool:
+        """Whether a majority of latest answers say that a hold waits for this node, master of the epoch, to speak (rule 9.1)."""
+        told = [w.hold for w in self.words.values() if w.epoch == epoch and w.master == self.name]
+        return max(told.count(ENDING), told.count(STUCK)) >= self.majority
 
     def frozen(self) -> Optional[bool]:
         """Whether the electors say that the cluster is in maintenance; None when none that is not blank has answered."""

@@ -289,7 +289,7 @@ class Runner(Upkept):
         if self.is_stuck:
             return
         above = self.renounced is None or newest.epoch > self.renounced
-        if above and (self.lease.yielding(newest.epoch) or (self.knows_all and self.lease.is_ending(newest.epoch))):
+        if above and (self.lease.yielding(newest.epoch) or (self.knows_all and self.lease.is_awaited(newest.epoch))):
             self._renounce(newest.epoch)
 
     def _begin_if_vouched(self, now: float) -> None:

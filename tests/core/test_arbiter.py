@@ -203,7 +203,8 @@ def test_a_stuck_master_stops_everything() -> None:
 
 
 CLEAN: list[tuple[dict[str, Any], bool]] = [
-    ({"holding": None}, True), ({"holding": 4}, True), ({}, False), ({"holding": None, "stuck": True}, False),
+    ({"holding": None, "renounced": 5}, True), ({"holding": None, "renounced": 4}, False), ({"holding": None}, False),
+    ({}, False), ({"holding": None, "stuck": True}, False), ({"holding": None, "renounced": 5, "stuck": True}, False),
 ]
 
 

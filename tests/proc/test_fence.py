@@ -81,6 +81,23 @@ def test_a_stuck_node_that_reports_itself_clean_ends_the_hold(tmp_path: Path) ->
         assert cluster.overlaps() == []
 
 
+def test_a_stuck_node_whose_koinode_starts_again_is_stuck_still(tmp_path: Path) -> None:
+    """While it demotes what was left it holds nothing and is not known to be stuck: that is not clean."""
+    with make(tmp_path) as cluster:
+        master = stick(cluster)
+        cluster[master].kill_all()
+        cluster.script("10-vip", "demote", body="sleep 3; exit 1", nodes=master)
+        cluster.script("10-vip", "stop", body=f"echo > {tmp_path}/stops; [ -e {tmp_path}/mended ] || exit 1", nodes=master)
+        with cluster.any().client() as client:
+            client.elect()
+        cluster[master].start()
+        until("what was left is demoted and then stopped", (tmp_path / "stops").exists)
+        assert cluster.status()["cluster"]["hold"] == "stuck" and promotions(cluster) == 1
+        (tmp_path / "mended").touch()
+        cluster.wait_master()
+        assert cluster.overlaps() == [] and cluster.status()["cluster"]["hold"] is None
+
+
 def test_with_takeover_the_lease_alone_decides(tmp_path: Path) -> None:
     with make(tmp_path, service="  stuck: takeover\n") as cluster:
         cluster.start()

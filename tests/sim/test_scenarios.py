@@ -98,6 +98,40 @@ def test_a_stuck_node_that_recovers_ends_the_hold_by_itself() -> None:
     scene.until(lambda: settled(scene.cluster), 30.0)
 
 
+def test_a_stuck_node_that_starts_again_is_not_taken_for_clean() -> None:
+    """Its new runner held nothing and knew of nothing stuck yet: that counted as clean, and others began beside it."""
+    scene = Scene(stuck="hold")
+    host = scene.host("a")
+    host.scripts.failing.update(demote=1.0, stop=1.0)
+    scene.send("promote", "c")
+    scene.until(lambda: scene.hold() == "stuck")
+    host.scripts.seconds["demote"] = (4.0, 4.0)
+    host.kill_root(0.1)
+    for worker in host.workers.values():
+        worker.alive = False  # killed with root
+    scene.until(lambda: "a new root takes over" in "\n".join(scene.world.trace), 20.0)
+    scene.run(30.0)
+    assert scene.hold() == "stuck" and len(scene.cluster.watch.begun) == 1
+    host.scripts.failing.clear()
+    assert host.runner is not None
+    host.runner.deliver(host.runner.command, "recover")
+    scene.until(lambda: settled(scene.cluster), 30.0)
+
+
+def test_a_stuck_node_that_was_switched_off_and_on_ends_the_hold() -> None:
+    """Nothing of it can be active any more, and it says so: nobody has to use force."""
+    scene = Scene(stuck="hold")
+    scene.host("a").scripts.failing.update(demote=1.0, stop=1.0)
+    scene.send("promote", "c")
+    scene.until(lambda: scene.hold() == "stuck")
+    scene.host("a").crash()
+    scene.run(20.0)
+    assert scene.hold() == "stuck" and len(scene.cluster.watch.begun) == 1
+    scene.host("a").scripts.failing.clear()
+    scene.host("a").start()
+    scene.until(lambda: settled(scene.cluster), 30.0)
+
+
 def test_a_higher_elector_takes_the_lead_back_although_nothing_else_happens() -> None:
     """Its first round of Hello was begun only by chance, for no deadline asked for it."""
     scene = Scene()
