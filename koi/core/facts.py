@@ -66,6 +66,8 @@ class Facts:
     failed: bool = False
     stuck: bool = False
     live: bool = False
+    blind: bool = False
+    """`status` could not be run the last time."""
     last: Optional[Last] = None
     demote_seconds: Optional[float] = None
     ending: bool = False

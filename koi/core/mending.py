@@ -10,8 +10,9 @@ from typing import Optional
 
 from koi.core import status
 from koi.core.effects import WARNING, Tell
-from koi.core.facts import Result
+from koi.core.facts import Lease, Result
 from koi.core.frozen import Frozen
+from koi.core.messages import Last
 from koi.core.pipe import Failure
 from koi.core.states import FAILING, GOAL_STOPPED, PROMOTED, STATUS, STOPPED, outcome
 
@@ -20,6 +21,25 @@ class Mending(Frozen):
     """A service that is put right."""
 
     __slots__ = ()
+
+    def _status_ended(self, result: Result, now: float, lease: Lease) -> None:
+        self.blind = False
+        if result.exit not in status.MEANINGFUL:
+            self._failure(result, now)
+            return
+        finding = status.found(self.state, result.exit)
+        if finding is not None:
+            self._correct(finding, result, now)
+        self.live = result.exit == status.LIVE
+
+    def _not_asked(self, exit: int, line: str) -> None:
+        """Told once, until `status` can be run again."""
+        self._checked(STATUS)
+        self.last = Last(STATUS, exit, 0.0)
+        if not self.blind:
+            self.blind = True
+            what = f"status cannot be run: how {self.settings.name} is, is not known, and it goes on as it was"
+            self._tell_failure(STATUS, exit, 0.0, line, what)
 
     def _correct(self, finding: status.Finding, result: Result, now: float) -> None:
         """What status finds is the truth; put right more than three times in a minute it is a failure."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, Optional
 
-from koi.core import status
 from koi.core.deadman import running
 from koi.core.effects import CRITICAL, INFO, WARNING, EndScript, KillAll, Tell
 from koi.core.facts import Effect, Lease, Result
@@ -136,6 +135,14 @@ class Service(Mending):
             pass
         elif self.state in (STARTING, PROMOTING, DEMOTING) and not self.failed:
             self._fail(name, exit, seconds, line, outcome(name, exit, 0.0))
+        return self._react(now, lease)
+
+    def unasked(self, exit: int, line: str, now: float, lease: Lease) -> list[Effect]:
+        """`status` could not be run at all: that says nothing about the service, which goes on as it was."""
+        if self.action == STATUS:
+            self.action, self.ending, self.killed = None, False, False
+            self._not_asked(exit, line)
+            self._plan_status(now)
         return self._react(now, lease)
 
     def freeze(self, on: bool, now: float, lease: Lease) -> list[Effect]:
@@ -373,15 +380,6 @@ class Service(Mending):
             self._log(WARNING, f"{self.settings.name} was stopped after everything of it had been killed")
         else:
             self._stop_failed(result)
-
-    def _status_ended(self, result: Result, now: float, lease: Lease) -> None:
-        if result.exit not in status.MEANINGFUL:
-            self._failure(result, now)
-            return
-        finding = status.found(self.state, result.exit)
-        if finding is not None:
-            self._correct(finding, result, now)
-        self.live = result.exit == status.LIVE
 
 
 ENDINGS: Mapping[tuple[str, str], Callable[[Service, Result, float, Lease], None]] = {

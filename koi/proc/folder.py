@@ -97,7 +97,7 @@ class FolderWatch:
         except OSError as error:
             own, faults, changed_at = None, [f"{definition.path}: {error.strerror}"], 0
         for fault in faults:
-            self._tell(f"{fault}; until that is mended {definition.name} goes on as it was")
+            self._tell(f"{fault}; until that is mended {definition.name} goes on with what was last seen of it")
         return None if faults else Look(definition, own, changed_at)
 
     def _tell(self, text: str, level: str = "error") -> None:

@@ -110,8 +110,8 @@ class Takeover:
             self._begun()
 
     def _end_rest(self, spared: Optional[int], on_done: Callable[[], None]) -> None:
-        """End what nobody waits for any more, keep the pipes of the rest."""
-        found = [one for one in leftovers.find(self.mark) if one.pid != spared]
+        """End what nobody waits for any more, keep the pipes of the rest. A `spared` program needs its children."""
+        found = [one for one in leftovers.find(self.mark) if spared is None or one.action != RUN]
         interrupted = self._last.info.action if self._last is not None else None
         rest = leftovers.unfinished(found, self._scripts(), interrupted)
         self._keep_pipes([one for one in found if one not in rest])

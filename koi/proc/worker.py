@@ -19,7 +19,7 @@ from typing import Any, Callable, Mapping, Optional
 
 import koi
 from koi import log
-from koi.config import ServiceDefaults, override
+from koi.config import override
 from koi.core.effects import Become, EndScript, KillAll, Log, RunScript, Tell
 from koi.core.pipe import Announce, Freeze, Order, Redefine, Restart, Stop
 from koi.core.service import Service
@@ -36,15 +36,15 @@ from koi.core.states import (
     STOP,
     STOPPED,
     WATCH,
-    Settings,
     environment,
     farewell,
 )
 from koi.proc.child import Context
+from koi.proc.given import directory, mark, settings
 from koi.proc.reload import Reconfigured
 from koi.proc.takeover import Program, Takeover
 from koi.service import catalog, leftovers
-from koi.service.script import NO_INTERPRETER, NotRun, Script, Tail
+from koi.service.script import KILL_DELAY_S, NO_INTERPRETER, NotRun, Script, Tail
 
 SHARE = os.path.join(os.path.dirname(koi.__file__), "share")
 """Where koi-service.sh is."""
@@ -73,7 +73,7 @@ class Worker(Takeover):
         own = catalog.settings(context.definition, context.config.service, override)
         self.settings = settings(context, own)
         self.directory = directory(context, own)
-        self.mark = leftovers.Mark(self.settings.folder, self.settings.node, self.settings.cluster_id)
+        self.mark = mark(self.settings)
         self.environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS}
         self.environment["KOI_SHARE"] = SHARE
         self.service = Service(self.settings)
@@ -207,18 +207,31 @@ class Worker(Takeover):
     def _start(
         self, effect: RunScript, name: str, command: list[str], timeout: Optional[float], on_end: Callable[[str, Script], None],
     ) -> Optional[Script]:
-        """Start a command; None: it did not start, or there is none, which `ended` has been told."""
+        """Start a command; None: it did not start, or there is none, which the machine has been told."""
         environment: Mapping[str, str] = {**self.environment, **dict(effect.environment), "KOI_ACTION": name}
         ended = partial(on_end, effect.action)
         try:
             self._enter(name)
             return Script(self.loop, command, environment, timeout, self._line(name), ended, self._closed)
         except FileNotFoundError:
-            self._ended(effect.action, 0, 0.0, "")
+            if name == RUN:
+                self._not_run(effect.action, NotRun(NO_INTERPRETER, f"{command[0]} is not there"))
+            else:
+                self._ended(effect.action, 0, 0.0, "")
         except NotRun as error:
-            log.get().error(f"{effect.action}: {error}")
-            self._ended(effect.action, error.exit, 0.0, str(error))
+            self._not_run(effect.action, error)
         return None
+
+    def _not_run(self, action: str, error: NotRun) -> None:
+        """It could not be executed: a failure, but for `status`, which then has said nothing."""
+        log.get().error(f"{action}: {error}")
+        service, line = self.service, str(error)
+        if action == STATUS:
+            self._post(lambda: service.unasked(error.exit, line, *self._now()))
+        elif action == WATCH:
+            self._post(lambda: service.program_ended(error.exit, line, *self._now(), WATCH))
+        else:
+            self._ended(action, error.exit, 0.0, line)
 
     def _enter(self, name: str) -> None:
         """Scripts run in their service's folder. NotRun: it is gone, which is not the same as a missing script."""
@@ -257,9 +270,17 @@ class Worker(Takeover):
             self.program.end(self.settings.stop_timeout)
 
     def _program_stopped(self) -> None:
+        """It has ended; what it left behind, in its session or out of it, has to end too before `stop` is done."""
+        left = leftovers.of_action((self.mark, *self.old_marks), RUN)
+        if left:
+            log.get().warning(f"ends {len(left)} processes that the program of {self.settings.name} left behind")
+        self.ending = leftovers.Ending(self.loop, left, KILL_DELAY_S, self._all_stopped)
+
+    def _all_stopped(self) -> None:
         since, self.stopping_since = self.stopping_since, None
         if since is not None:
             self._ended(STOP, 0, self.loop.now() - since, "")
+            self._work()
 
     def _program_ended(self, action: str, program: Program) -> None:
         """The program is gone: as `stop` wanted, because everything was killed, or by itself."""
@@ -317,9 +338,9 @@ class Worker(Takeover):
         self.context.definition = definition
         self.settings = self.service.settings = settings(self.context, own)
         self.directory = directory(self.context, own)
-        mark = leftovers.Mark(self.settings.folder, self.settings.node, self.settings.cluster_id)
-        self.old_marks = [one for one in (*self.old_marks, self.mark) if one != mark][-MAX_MARKS:]
-        self.mark = mark
+        present = mark(self.settings)
+        self.old_marks = [one for one in (*self.old_marks, self.mark) if one != present][-MAX_MARKS:]
+        self.mark = present
         self._post(lambda: self.service.resettle(*self._now()))
 
     def _kill_all(self, effect: KillAll) -> None:
@@ -359,27 +380,6 @@ class Worker(Takeover):
     def _scripts(self) -> set[str]:
         """The paths by which the service's scripts are known among the processes."""
         return {self.definition.command(action)[0] for action in (*catalog.ACTIONS, RUN, WATCH)}
-
-
-def directory(context: Context, own: ServiceDefaults) -> str:
-    """Where scripts run: the service's folder, unless its service.yaml names another; a single file: service.workingdir."""
-    common = None if context.definition.kind == catalog.FILE else context.config.service.workingdir
-    return own.workingdir if own.workingdir and own.workingdir != common else str(context.definition.directory)
-
-
-def settings(context: Context, own: ServiceDefaults) -> Settings:
-    """What the machine must know of this node and its service; `own` are the settings of the service."""
-    config, definition = context.config, context.definition
-    return Settings(
-        name=definition.name, node=config.node.name, cluster_id=config.cluster.id, folder=definition.path,
-        priority=definition.priority, pid=os.getpid(), grace=config.timing.grace,
-        status_interval=config.time.status_interval if "status" in definition.scripts else None,
-        self_fence=config.node.self_fence is not None,
-        start_timeout=own.start_timeout, stop_timeout=own.stop_timeout, status_timeout=own.status_timeout,
-        promote_timeout=own.promote_timeout, demote_timeout=own.demote_timeout, failed_timeout=own.failed_timeout,
-        restarts=own.restarts, restarts_reset=config.time.failcount_reset,
-        environment=tuple(own.env),
-    )
 
 
 EFFECTS: Mapping[type, Callable[[Worker, Any], None]] = {

@@ -165,7 +165,10 @@ def _faults(path: str, present: set[str]) -> list[str]:
     faults = []
     for name in (*ACTIONS, RUN, WATCH):
         script = os.path.join(path, name)
-        if name in present and not (os.path.isfile(script) and os.access(script, os.X_OK)):
+        if name in present and not os.path.isfile(script):
+            what = "a link to what is not there" if os.path.islink(script) and not os.path.exists(script) else "no file"
+            faults.append(f"{script}: is {what}; mend or remove it")
+        elif name in present and not os.access(script, os.X_OK):
             faults.append(f"{script}: is not executable; chmod +x {script}, or remove it")
     for name in present.intersection(("start", "stop")) if RUN in present else ():
         faults.append(f"{path}/{name}: `run` takes the place of start and stop; remove one of them")

@@ -1,13 +1,14 @@
 """Find and end what the scripts of a service started, whoever started it and whatever became of its parent.
 
-Rule: every process that a script starts inherits KOI_SERVICE_DIR, KOI_NODE and KOI_CLUSTER_ID; what carries all three
-belongs to the service, also after a daemon has left group and session. Own ancestors are never touched.
+Rule: every process that a script starts inherits KOI_SERVICE_DIR, KOI_SERVICE, KOI_NODE and KOI_CLUSTER_ID; what carries
+all of them belongs to the service, also after a daemon has left group and session. Own ancestors are never touched.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Callable, Optional
 
@@ -16,6 +17,8 @@ from koi.proc.loop import Loop
 MAX_ROUNDS = 4
 """A process that forks while it is looked for is found in the next round."""
 MAX_PIPES = 16
+NEVER_LEFT = frozenset({"run", "watch", "status"})
+"""What these have started is of no use once they have ended; other scripts may start a daemon that lives on."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,16 @@ class Mark:
     """What the environment of the service's processes says."""
 
     folder: str
-    """KOI_SERVICE_DIR."""
+    """KOI_SERVICE_DIR; services of one file share theirs."""
+    service: str
     node: str
     cluster_id: int
 
     def entries(self) -> tuple[bytes, ...]:
         """As they stand in /proc/PID/environ."""
         return (
-            b"KOI_SERVICE_DIR=" + os.fsencode(self.folder), b"KOI_NODE=" + os.fsencode(self.node),
-            b"KOI_CLUSTER_ID=%d" % self.cluster_id,
+            b"KOI_SERVICE_DIR=" + os.fsencode(self.folder), b"KOI_SERVICE=" + os.fsencode(self.service),
+            b"KOI_NODE=" + os.fsencode(self.node), b"KOI_CLUSTER_ID=%d" % self.cluster_id,
         )
 
 
@@ -75,12 +79,18 @@ def kill(mark: Mark) -> list[int]:
     return sorted(killed)
 
 
+def of_action(marks: Iterable[Mark], action: str) -> list[int]:
+    """The living processes that the scripts of an action, or the program, have started."""
+    return [one.pid for mark in marks for one in find(mark) if one.action == action]
+
+
 def unfinished(found: list[Leftover], scripts: set[str], interrupted: Optional[str]) -> list[Leftover]:
-    """Of what a dead worker left, what nobody waits for any more: its `run` program, scripts, and all of the interrupted action.
+    """Of what a dead worker left, what nobody waits for any more: programs, scripts, and all of the interrupted action.
 
     `scripts` are the paths of the service's scripts. A daemon that a script has left lives on.
     """
-    return [one for one in found if one.action in ("run", interrupted) or (one.leads and scripts.intersection(one.command))]
+    useless = NEVER_LEFT | {interrupted}
+    return [one for one in found if one.action in useless or (one.leads and scripts.intersection(one.command))]
 
 
 def pipes(found: list[Leftover]) -> list[int]:

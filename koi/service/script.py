@@ -85,7 +85,7 @@ class Script:
         log: Callable[[str], None], on_end: OnEnd, on_close: Callable[[Tail], None],
     ) -> None:
         """Start it. `on_end(script)` once it has ended. NotRun: it could not be executed. FileNotFoundError: it is not there."""
-        if not os.path.exists(command[0]):  # known without a fork that fails; many services have no demote or status
+        if not os.path.lexists(command[0]):  # known without a fork that fails; many services have no demote or status
             raise FileNotFoundError(command[0])
         self._loop, self._on_end = loop, on_end
         self.started = loop.now()
@@ -170,9 +170,10 @@ def spawn(command: list[str], environment: Mapping[str, str], output: int) -> in
             command[0], command, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=MAYBE_IGNORED,
         )
     except FileNotFoundError:
-        if not os.path.exists(command[0]):
+        if not os.path.lexists(command[0]):
             raise
-        raise NotRun(NO_INTERPRETER, f"{command[0]}: the interpreter named in its first line is not there") from None
+        what = "the interpreter named in its first line" if os.path.exists(command[0]) else "what it is a link to"
+        raise NotRun(NO_INTERPRETER, f"{command[0]}: {what} is not there") from None
     except PermissionError:
         raise NotRun(NOT_EXECUTABLE, f"{command[0]} is not executable; chmod +x {command[0]}") from None
     except OSError as error:

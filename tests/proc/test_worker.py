@@ -82,12 +82,12 @@ def test_output_is_in_the_log_and_scripts_run_in_their_folder(make: Make) -> Non
 def test_a_single_file(make: Make) -> None:
     lone = make()
     lone.service.rmdir()
-    lone.service.write_text(f'#!/bin/sh\necho "$1" >> {lone.notes}\n')
+    lone.service.write_text(f'#!/bin/sh\necho "$1" >> {lone.notes}\necho "in $KOI_SERVICE_DIR"\n')
     lone.service.chmod(0o755)
     promoted(lone)
     lone.order("stopped")
     lone.until("Stopped")
-    assert lone.actions() == ["start", "promote", "demote", "stop"]
+    assert lone.actions() == ["start", "promote", "demote", "stop"] and f"start: in {lone.services}\n" in lone.log()
 
 
 def test_a_failure_is_told(make: Make) -> None:
@@ -295,52 +295,6 @@ def test_an_unclean_service_is_demoted_and_stopped_first(make: Make, tmp_path: P
     assert state.clean and not state.promoted and lone.actions() == ["start", "promote", "demote", "stop"]
     until(lambda: is_gone(daemon))
     assert any(not one.clean and one.promoted for one in lone.hear() if hasattr(one, "clean"))
-
-
-# --- a program ------------------------------------------------------------------------------------
-
-
-def program(lone: Lone, tmp_path: Path, text: str = "exec sleep 60") -> Lone:
-    lone.script("run", f"echo $$ > {tmp_path}/program; {text}")
-    return lone
-
-
-def test_a_program_runs_and_is_stopped(make: Make, tmp_path: Path) -> None:
-    lone = promoted(program(make("promote", "demote"), tmp_path))
-    pid = pid_in(tmp_path / "program")
-    assert os.getsid(pid) == pid
-    lone.order("stopped")
-    lone.until("Stopped")
-    assert is_gone(pid) and sorted(lone.actions()) == ["demote", "promote", "run"] and lone.failures() == []
-
-
-def test_a_program_that_ends_is_a_failure_at_once(make: Make, tmp_path: Path) -> None:
-    lone = promoted(program(make(), tmp_path, "read x < /dev/null; exec sleep 60"))
-    os.kill(pid_in(tmp_path / "program"), signal.SIGSEGV)
-    lone.until("Failing")
-    assert lone.failures()[0].what == "run was killed by signal 11"
-
-
-def test_a_program_that_ignores_term_is_killed(make: Make, tmp_path: Path) -> None:
-    lone = program(make(service=", stop_timeout: 300ms"), tmp_path, "trap '' TERM; echo ready; while :; do sleep 60; done")
-    lone.fork()
-    lone.order("started")
-    until(lambda: "run: ready" in lone.log())
-    lone.order("stopped")
-    lone.until("Stopped")
-    assert is_gone(pid_in(tmp_path / "program")) and lone.failures() == []
-
-
-def test_a_program_is_started_once_more_by_a_new_worker(make: Make, tmp_path: Path) -> None:
-    lone = promoted(program(make("promote", "demote"), tmp_path))
-    first = pid_in(tmp_path / "program")
-    (tmp_path / "program").unlink()
-    lone.respawn()
-    lone.order("promoted")
-    lone.until("Promoted")
-    assert pid_in(tmp_path / "program") != first and is_gone(first) and lone.failures() == []
-    lone.order("stopped")
-    lone.until("Stopped")
 
 
 # --- what it costs --------------------------------------------------------------------------------

@@ -82,6 +82,15 @@ def test_a_script_that_is_not_executable_is_named(tmp_path: Path) -> None:
     assert f"chmod +x {tmp_path}/db/promote" in check(scan(str(tmp_path)), None, lambda d, s, f: d)[0]
 
 
+def test_a_link_to_nothing_and_a_folder_are_no_scripts(tmp_path: Path) -> None:
+    folder(tmp_path / "db")
+    (tmp_path / "db/demote").symlink_to(tmp_path / "gone")
+    (tmp_path / "db/stop").mkdir()
+    faults = check(scan(str(tmp_path)), None, lambda d, s, f: d)
+    assert f"{tmp_path}/db/stop: is no file; mend or remove it" in faults
+    assert f"{tmp_path}/db/demote: is a link to what is not there; mend or remove it" in faults
+
+
 def test_two_services_of_one_name(tmp_path: Path) -> None:
     folder(tmp_path / "10-db")
     folder(tmp_path / "20-db")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.service.scripts import Runner
 @pytest.fixture
 def mark(tmp_path: Path) -> Mark:
     """A mark that no other process has."""
-    return Mark(str(tmp_path), "a", 13)
+    return Mark(str(tmp_path), "db", "a", 13)
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def runner(tmp_path: Path, mark: Mark) -> Iterator[Runner]:
 
 
 def environment(mark: Mark, action: str = "start") -> dict[str, str]:
-    return {"KOI_SERVICE_DIR": mark.folder, "KOI_NODE": mark.node, "KOI_CLUSTER_ID": str(mark.cluster_id), "KOI_ACTION": action}
+    node = {"KOI_NODE": mark.node, "KOI_CLUSTER_ID": str(mark.cluster_id)}
+    return {"KOI_SERVICE_DIR": mark.folder, "KOI_SERVICE": mark.service, "KOI_ACTION": action, **node}
 
 
 def daemon(runner: Runner, mark: Mark, action: str = "start") -> int:
@@ -45,8 +47,8 @@ def test_found_by_its_environment(runner: Runner, mark: Mark) -> None:
     pid = daemon(runner, mark)
     found = until(lambda: [one for one in leftovers.find(mark) if one.command == ("sleep", "60")])
     assert [(one.pid, one.action) for one in found] == [(pid, "start")]
-    assert leftovers.find(Mark(mark.folder, "b", 13)) == [] and leftovers.find(Mark(mark.folder, "a", 14)) == []
-    assert leftovers.find(Mark(mark.folder[:-1], "a", 13)) == []
+    for other in ({"node": "b"}, {"cluster_id": 14}, {"service": "web"}, {"folder": mark.folder[:-1]}):
+        assert leftovers.find(replace(mark, **other)) == []  # type: ignore[arg-type]
 
 
 def test_killed_wherever_they_went(runner: Runner, mark: Mark) -> None:

@@ -1,0 +1,36 @@
+"""What a worker is given: where its scripts run, what its machine must know, and by what its processes are known."""
+
+from __future__ import annotations
+
+import os
+
+from koi.config import ServiceDefaults
+from koi.core.states import Settings
+from koi.proc.child import Context
+from koi.service import catalog, leftovers
+
+
+def directory(context: Context, own: ServiceDefaults) -> str:
+    """Where scripts run: the service's folder, unless its service.yaml names another; a single file: service.workingdir."""
+    common = None if context.definition.kind == catalog.FILE else context.config.service.workingdir
+    return own.workingdir if own.workingdir and own.workingdir != common else str(context.definition.directory)
+
+
+def mark(settings: Settings) -> leftovers.Mark:
+    """What tells the service's processes from all others."""
+    return leftovers.Mark(settings.folder, settings.name, settings.node, settings.cluster_id)
+
+
+def settings(context: Context, own: ServiceDefaults) -> Settings:
+    """What the machine must know of this node and its service; `own` are the settings of the service."""
+    config, definition = context.config, context.definition
+    return Settings(
+        name=definition.name, node=config.node.name, cluster_id=config.cluster.id, folder=definition.directory,
+        priority=definition.priority, pid=os.getpid(), grace=config.timing.grace,
+        status_interval=config.time.status_interval if "status" in definition.scripts else None,
+        self_fence=config.node.self_fence is not None,
+        start_timeout=own.start_timeout, stop_timeout=own.stop_timeout, status_timeout=own.status_timeout,
+        promote_timeout=own.promote_timeout, demote_timeout=own.demote_timeout, failed_timeout=own.failed_timeout,
+        restarts=own.restarts, restarts_reset=config.time.failcount_reset,
+        environment=tuple(own.env),
+    )

@@ -1,0 +1,211 @@
+"""`run`, `watch` and `status` under a real worker: what they leave behind, what cannot be run, and a worker after another."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koi.core.pipe import Freeze
+from tests.proc.lone_worker import Lone
+from tests.proc.test_worker import pid_in, promoted
+from tests.proc.waiting import is_gone, until
+
+Make = Callable[..., Lone]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes a lone worker's surroundings."""
+    made: list[Lone] = []
+
+    def lone(*scripts: str, **more: Any) -> Lone:
+        one = Lone(tmp_path, **more)
+        made.append(one)
+        one.scripts(*scripts)
+        return one
+
+    yield lone
+    for one in made:
+        one.close()
+
+
+def program(lone: Lone, tmp_path: Path, text: str = "exec sleep 60") -> Lone:
+    lone.script("run", f"echo $$ > {tmp_path}/program; {text}")
+    return lone
+
+
+def test_a_program_runs_and_is_stopped(make: Make, tmp_path: Path) -> None:
+    lone = promoted(program(make("promote", "demote"), tmp_path))
+    pid = pid_in(tmp_path / "program")
+    assert os.getsid(pid) == pid
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert is_gone(pid) and sorted(lone.actions()) == ["demote", "promote", "run"] and lone.failures() == []
+
+
+def test_a_program_that_ends_is_a_failure_at_once(make: Make, tmp_path: Path) -> None:
+    lone = promoted(program(make(), tmp_path, "read x < /dev/null; exec sleep 60"))
+    os.kill(pid_in(tmp_path / "program"), signal.SIGSEGV)
+    lone.until("Failing")
+    assert lone.failures()[0].what == "run was killed by signal 11"
+
+
+def test_a_program_that_ignores_term_is_killed(make: Make, tmp_path: Path) -> None:
+    lone = program(make(service=", stop_timeout: 300ms"), tmp_path, "trap '' TERM; echo ready; while :; do sleep 60; done")
+    lone.fork()
+    lone.order("started")
+    until(lambda: "run: ready" in lone.log())
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert is_gone(pid_in(tmp_path / "program")) and lone.failures() == []
+
+
+def test_a_program_is_started_once_more_by_a_new_worker(make: Make, tmp_path: Path) -> None:
+    lone = promoted(program(make("promote", "demote"), tmp_path))
+    first = pid_in(tmp_path / "program")
+    (tmp_path / "program").unlink()
+    lone.respawn()
+    lone.order("promoted")
+    lone.until("Promoted")
+    assert pid_in(tmp_path / "program") != first and is_gone(first) and lone.failures() == []
+    lone.order("stopped")
+    lone.until("Stopped")
+
+
+# --- what is left behind --------------------------------------------------------------------------
+
+OFFSPRING = """sleep 61 &
+echo $! > {0}/child.group
+setsid sh -c 'echo $$ > {0}/child.session; exec sleep 62' &
+bash -c 'set -m; sleep 63 & echo $! > {0}/child.job'
+exec sleep 60"""
+WAYS = ("group", "session", "job")
+
+
+def with_offspring(make: Make, tmp_path: Path) -> tuple[Lone, list[int]]:
+    lone = promoted(program(make("promote", "demote", "status"), tmp_path, OFFSPRING.format(tmp_path)))
+    pids = [pid_in(tmp_path / f"child.{way}") for way in WAYS]
+    assert not any(map(is_gone, pids))
+    return lone, pids
+
+
+def test_what_a_program_leaves_behind_is_ended_with_it(make: Make, tmp_path: Path) -> None:
+    lone, pids = with_offspring(make, tmp_path)
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert all(map(is_gone, pids)) and lone.failures() == []
+
+
+def test_what_a_program_that_crashed_leaves_behind_is_ended_before_it_starts_again(make: Make, tmp_path: Path) -> None:
+    lone, pids = with_offspring(make, tmp_path)
+    os.kill(pid_in(tmp_path / "program"), signal.SIGKILL)
+    lone.until("Failing")
+    assert not any(map(is_gone, pids)), "stop ends them, not the crash"
+    lone.order("started", failed_service="db")
+    lone.order("stopped", failed_service="db")
+    lone.until("Failed")
+    assert all(map(is_gone, pids)) and "left behind" in lone.log()
+
+
+def test_what_was_left_behind_and_ignores_term_is_killed(make: Make, tmp_path: Path) -> None:
+    text = f"setsid sh -c 'trap \"\" TERM; echo $$ > {tmp_path}/child; while :; do sleep 60; done' & exec sleep 60"
+    lone = promoted(program(make(), tmp_path, text))
+    pid = pid_in(tmp_path / "child")
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert is_gone(pid)
+
+
+def test_what_start_left_lives_until_stop_ends_it(make: Make, tmp_path: Path) -> None:
+    lone = make("stop")
+    lone.script("start", f"sleep 60 & echo $! > {tmp_path}/daemon")
+    lone.fork()
+    lone.order("started")
+    lone.until("Started")
+    daemon = pid_in(tmp_path / "daemon")
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert not is_gone(daemon), "a daemon of scripts is the business of its stop script"
+
+
+@pytest.mark.parametrize("name", ["watch", "status"])
+def test_what_a_dead_worker_was_running_is_ended(make: Make, tmp_path: Path, name: str) -> None:
+    """Both replace themselves by another program, so that nothing but the environment tells whose they are."""
+    lone = make("start", status_interval="50ms")
+    lone.script(name, f"[ -e {tmp_path}/first ] && exit 0; echo $$ > {tmp_path}/first; exec sleep 60")
+    lone.fork()
+    lone.order("started")
+    first = pid_in(tmp_path / "first")
+    lone.respawn()
+    until(lambda: is_gone(first), what=f"the {name} of the dead worker to end")
+
+
+def test_the_children_of_a_program_live_through_maintenance_and_another_worker(make: Make, tmp_path: Path) -> None:
+    lone, pids = with_offspring(make, tmp_path)
+    main = pid_in(tmp_path / "program")
+    lone.send(Freeze(True))
+    last = lone.until("Promoted")
+    assert lone.pid is not None
+    os.kill(lone.pid, signal.SIGKILL)
+    os.waitpid(lone.pid, 0)
+    lone.said.clear()
+    lone.fork(respawned=True, last=last, frozen=True)
+    lone.order("promoted")
+    lone.send(Freeze(False))
+    until(lambda: "status" in lone.actions(), what="maintenance to be over")
+    assert not is_gone(main) and not any(map(is_gone, pids))
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert is_gone(main) and all(map(is_gone, pids))
+
+
+# --- what cannot be run ---------------------------------------------------------------------------
+
+
+def test_a_program_that_is_missing_is_a_failure(make: Make, tmp_path: Path) -> None:
+    lone = program(make(), tmp_path)
+    lone.fork()
+    (lone.service / "run").unlink()
+    lone.order("started")
+    lone.until("Failing")
+    assert lone.failures()[0].exit == 127 and "run is not there" in lone.failures()[0].line
+
+
+def test_a_watch_that_cannot_be_run_is_a_failure(make: Make) -> None:
+    lone = make("start")
+    lone.script("watch").chmod(0o644)
+    lone.fork()
+    lone.order("started")
+    lone.until("Failing")
+    assert [(one.action, one.exit) for one in lone.failures()] == [("watch", 126)] and "chmod +x" in lone.failures()[0].line
+
+
+def test_a_status_that_cannot_be_run_says_nothing_of_the_service(make: Make) -> None:
+    """As while a script is being replaced: the service is not failed for it, and it is told once."""
+    lone = promoted(make("start", "status", status_interval="50ms"))
+    for times in (1, 2):
+        (lone.service / "status").chmod(0o644)
+        until(lambda times=times: len(lone.failures()) == times)  # type: ignore[misc]
+        until(lambda times=times: lone.log().count("is not executable; chmod +x") >= 3 * times)  # type: ignore[misc]
+        assert lone.until("Promoted").promoted and len(lone.failures()) == times
+        failure = lone.failures()[-1]
+        assert (failure.action, failure.exit) == ("status", 126) and "goes on as it was" in failure.what
+        before = lone.actions().count("status")
+        (lone.service / "status").chmod(0o755)
+        until(lambda before=before: lone.actions().count("status") > before + 1)  # type: ignore[misc]
+    assert "Failing" not in lone.log()
+
+
+def test_a_demote_that_is_a_link_to_nothing_has_not_succeeded(make: Make, tmp_path: Path) -> None:
+    lone = make("start", "promote", "stop")
+    (lone.service / "demote").symlink_to(tmp_path / "not there")
+    promoted(lone)
+    lone.order("started")
+    lone.until("Failing")
+    assert lone.failures()[0].exit == 127 and "link" in lone.failures()[0].line
+    assert lone.actions() == ["start", "promote", "stop"]
