@@ -7,6 +7,10 @@ to end. From the end of the lease on, counted once (rule 6.4):
     grace / 4      no demote has come from the runner: the worker demotes by itself
     grace          not demoted: everything is killed
 
+What a dead koinode left promoted owes the same: its lease went on after its death, and the run folder says until when.
+A koinode that starts only after the grace kills what runs at once, for another node may be master, and then has one
+grace for the demote.
+
 Pure functions of the content of the lease cell: None (no lease), the point in time at which it ends, or inf; then what
 they mean for a service.
 """
@@ -17,7 +21,7 @@ import math
 from typing import Optional
 
 from koi.core.effects import CRITICAL, KillAll
-from koi.core.facts import Facts, Lease
+from koi.core.facts import Debt, Facts, Lease
 from koi.core.states import DEMOTE, FAILED, LEAVING, SELF_FENCE
 
 PATIENCE = 0.25
@@ -40,6 +44,16 @@ def lost_since(lost_at: Optional[float], lease: Lease, now: float, leaving: bool
     if lost_at is not None:
         return lost_at
     return now if lease is None else lease
+
+
+def counted_from(debt: Debt, grace: float) -> float:
+    """From when the grace of what a dead tree left counts: the end of its lease; when that was too long ago, from now on."""
+    return debt.found_at if overdue(debt.lease_end, grace, debt.found_at) else debt.lease_end
+
+
+def decides_alone(debt: Debt, grace: float) -> float:
+    """Until when a worker that was left something waits to be told of maintenance; then enough is left for a quick demote."""
+    return counted_from(debt, grace) + (1 - PATIENCE) * grace
 
 
 def must_leave(lost_at: Optional[float], grace: float, now: float) -> bool:
@@ -66,14 +80,22 @@ class Watched(Facts):
 
     __slots__ = ()
 
-    @property
-    def _armed(self) -> bool:
-        """What a dead tree left has no lease to lose; after everything was killed nothing is left to do.
+    def owe(self, debt: Debt) -> None:
+        """Rule 6.4 for what a dead tree left: counted from the end of its lease, whatever died since.
 
-        A failure that is forgotten meanwhile stops no count that has begun (rule 6.4).
+        In maintenance no guard runs out; the count begins with its end.
         """
-        counted = self.clean or self.lost_at is not None
-        return self.promoted and counted and self.guarded and not self.overrun
+        self.debt = debt
+        if self.clean or self.frozen or not self.promoted:
+            return
+        self.lost_at = counted_from(debt, self.settings.grace)
+        if self.lost_at == debt.lease_end:
+            return
+        late = debt.found_at - debt.lease_end
+        what = f"a dead koinode left it, found {late:.1f} s after its lease had ended"
+        self._log(CRITICAL, f"{self.settings.name} may still be promoted although another node may be master: {what}; "
+                            "its processes are killed, then it is demoted")
+        self._effects += (KillAll(what),)
 
     @property
     def _on_the_way(self) -> bool:
@@ -82,7 +104,7 @@ class Watched(Facts):
     def _watch(self, now: float, lease: Lease) -> None:
         """Rule 7: without a lease nothing stays promoted, whoever else is dead."""
         self.guarded = self.guarded or running(lease, now)
-        if not self._armed:
+        if not self.owes_demote:
             self.lost_at, self.forced = None, False
             return
         self.lost_at = lost_since(self.lost_at, lease, now, self._on_the_way)
@@ -92,13 +114,14 @@ class Watched(Facts):
             self.forced = True
 
     def _next_look(self, now: float, lease: Lease) -> Optional[float]:
-        if not self._armed:
+        if not self.owes_demote:
             return None
         return next_look(self.lost_at, lease, now, self.settings.grace, self._on_the_way)
 
     def _kill_everything(self) -> None:
         """Not demoted in time (rule 7): kill, mark Failed, fence; then `stop` is still worth a try."""
-        what = f"not demoted within {self.settings.grace:g} s after the lease had ended"
+        since = "the lease had ended" if self.clean else "the lease of the dead koinode that left it had ended, or it was found"
+        what = f"not demoted within {self.settings.grace:g} s after {since}"
         self._effects += (KillAll(what),)
         self._log(CRITICAL, f"{self.settings.name} was {what}: everything of it is killed; another node may be master now")
         self._fail(DEMOTE, None, self.settings.grace, "", what)

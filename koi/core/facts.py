@@ -46,6 +46,14 @@ class Result:
         return self.exit == 0
 
 
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """What a dead koinode left under a lease: when that ended or ends, and when the koinode after it began."""
+
+    lease_end: float
+    found_at: float
+
+
 @dataclass(slots=True)
 class Facts:
     """One service, as its worker knows it."""
@@ -78,6 +86,8 @@ class Facts:
     """The failure is to be forgotten as soon as the service is Failed."""
     failed_done: bool = False
     """The `failed` script was begun for the present failure of the node."""
+    debt: Optional[Debt] = None
+    """Under which lease a dead tree left it."""
     lost_at: Optional[float] = None
     """Since when the service is promoted without a lease."""
     forced: bool = False
@@ -117,8 +127,18 @@ class Facts:
     @property
     def settled(self) -> bool:
         """Nothing runs and nothing more would be done to stop it; what is stuck is to be killed after its lease (rule 7)."""
-        owes_kill = self.promoted and self.clean and self.guarded and not self.overrun
-        return self.begun and self.action is None and self.state in (STOPPED, FAILED) and not (self.last_stop or owes_kill)
+        owes = self.last_stop or self.owes_demote
+        return self.begun and self.action is None and self.state in (STOPPED, FAILED) and not owes
+
+    @property
+    def owes_demote(self) -> bool:
+        """Whether it must not stay promoted longer than its lease and grace allow (rule 7).
+
+        What was left by a dead tree that held nothing has no lease to lose; after everything was killed nothing is left to
+        do. A failure that is forgotten meanwhile stops no count that has begun (rule 6.4).
+        """
+        counted = self.clean or self.lost_at is not None
+        return self.promoted and counted and self.guarded and not self.overrun
 
     def report(self) -> ServiceState:
         """What the runner is told. A running `status` is no news."""

@@ -12,6 +12,7 @@ from typing import Optional
 
 from koi.core.deadman import Watched
 from koi.core.effects import INFO, WARNING
+from koi.core.facts import Debt
 from koi.core.states import PROMOTE, QUIET, RUN, STATUS, STOPPED
 
 
@@ -42,6 +43,8 @@ class Frozen(Watched):
     def _thaw(self, now: float) -> None:
         """Maintenance is over: what has ended meanwhile is put right, and `status` is asked first."""
         self.guarded = True
+        if self.debt is not None:
+            self.owe(Debt(now, now))
         if self.program_gone and self.state in QUIET:
             self.up = False
             why = "its program has ended in maintenance"

@@ -139,13 +139,13 @@ class Lease:
         told = [w.hold for w in self.words.values() if w.epoch == epoch and w.master == self.name]
         return max(told.count(ENDING), told.count(STUCK)) >= self.majority
 
-    def frozen(self) -> Optional[bool]:
-        """Whether the electors say that the cluster is in maintenance; None when none that is not blank has answered."""
+    def frozen(self, holds: frozenset[str]) -> Optional[bool]:
+        """Whether the electors say that there is one of these holds; None when none that is not blank has answered."""
         words = [w for w in self.words.values() if not w.blank]
         if not words:
             return None
         newest = max(words, key=lambda w: w.version)
-        return newest.hold in (MAINTENANCE, ENDING)
+        return newest.hold in holds
 
     def hears(self, now: float, within: float) -> int:
         """How many electors answered within M (rule 5.1)."""

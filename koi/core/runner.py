@@ -13,7 +13,7 @@ from typing import Any, Optional, Union
 from koi.core import effects
 from koi.core.effects import Log, Remember, SetLease, Tell
 from koi.core.lease import UNLIMITED, Lease
-from koi.core.messages import State, Version, Vouch
+from koi.core.messages import ENDING, MAINTENANCE, State, Version, Vouch
 from koi.core.ordering import STARTED
 from koi.core.pipe import Failure, Held, Heritage, NodeCommand, ServiceState, Stopped
 from koi.core.recovery import Recovery
@@ -21,6 +21,8 @@ from koi.core.reporting import Reporter
 from koi.core.timing import Timing
 from koi.core.upkeep import Upkept
 
+MAINTAINED = frozenset({MAINTENANCE, ENDING})
+"""The holds under which no script is run; what a dead tree left is demoted already while maintenance ends (rule 9.1)."""
 HOLD_WAIT_BEATS = 3
 """How many H a starting runner waits for an elector's word whether there is maintenance (rule 6.5)."""
 
@@ -147,7 +149,7 @@ class Runner(Upkept):
 
     def _settle(self, now: float) -> list[Any]:
         self.root_lost = now >= self.root_seen_at + self.timing.lease
-        self.left = self.left and not (self.all_demoted and not self.unclean)
+        self._look_at_left()
         self._learn_hold(now)
         self.detaching = self._may_detach()
         self._judge_services(now)
@@ -167,9 +169,15 @@ class Runner(Upkept):
         out, self.out = self.out, []
         return out
 
+    def _look_at_left(self) -> None:
+        """Once all that a dead tree left is demoted and stopped, its lease is no longer counted (rule 6.4)."""
+        if self.left and self.all_demoted and not self.unclean:
+            self.left = False
+            self.out.append(SetLease(self.told_lease))
+
     def _learn_hold(self, now: float) -> None:
         """Rule 6.5: whether there is maintenance, from an elector, or from the state folder when none answers in time."""
-        frozen = self.lease.frozen()
+        frozen = self.lease.frozen(MAINTAINED if self.detached is not None or not self.left else frozenset({MAINTENANCE}))
         if frozen is None and self.maintenance is None and now >= self.hold_wait_until:
             frozen = self.settings.maintenance
         if frozen is None or frozen == self.maintenance:
@@ -182,10 +190,14 @@ class Runner(Upkept):
         self._tell_held()
 
     def _take_up(self, frozen: bool) -> None:
-        """What a dead or detached tree left stays as it is in maintenance; else it counts as given up once it is demoted."""
+        """What a detached tree held is held on in maintenance; else it counts as given up once all that was left is demoted.
+
+        What a tree left that died without maintenance stays as it is meanwhile too, but is not given up: the end of
+        maintenance waits until it is demoted.
+        """
         detached, self.detached = self.detached, None
-        if frozen:
-            self.left, self.holding, self.awaits_lease = False, detached, detached is not None
+        if frozen and detached is not None:
+            self.left, self.holding, self.awaits_lease = False, detached, True
         elif detached is not None and (self.renounced is None or detached > self.renounced):
             self.renounced = detached
 

@@ -5,6 +5,7 @@ whoever dies, the service is demoted or killed by the end of the lease + grace (
 
 Pure: events come in with the time and the content of the lease cell, effects go out. What the worker owes it:
 
+- `owe` before all else when a dead koinode left it under a lease;
 - `begin` once, after what a predecessor left running was ended; then every `order`, every end of a script (`ended`) and
   of the `run` program (`program_ended`), and `handle_timer` when `deadline` has come; effects are carried out in order.
 - `exit` of a script: 0 success (also when there is no such script), negative: killed by that signal, None: it outlived
@@ -376,7 +377,7 @@ class Service(Mending):
         """The stop that is tried once after everything was killed; the state stays Failed."""
         self.last_stop = False
         if result.ok:
-            self.promoted = self.up = False
+            self.promoted, self.up, self.clean = False, False, True
             self._log(WARNING, f"{self.settings.name} was stopped after everything of it had been killed")
         else:
             self._stop_failed(result)

@@ -17,6 +17,7 @@ from typing import Any, Callable, NoReturn, Optional
 from setproctitle import setproctitle
 
 from koi import __version__, log
+from koi.core.facts import Debt
 from koi.core.pipe import Heritage, Ping, Pong, ServiceState
 from koi.errors import KoiError
 from koi.proc.cell import LeaseCell
@@ -76,6 +77,8 @@ class Context:
     """Root has replaced an earlier process of this address."""
     unclean: bool = False
     """A dead tree left services that have not been demoted and stopped yet; for a worker: its own service."""
+    debt: Optional[Debt] = None
+    """For a worker: the lease under which a dead tree left its service, so that it is demoted in time (rule 6.4)."""
     last: Optional[ServiceState] = None
     """A replaced worker, or one that takes over in maintenance: the last that its predecessor said of its service."""
     frozen: Optional[bool] = None

@@ -53,7 +53,7 @@ def run(
     held = lock.acquire(node.run_dir, node.name, end_s, log.get().warning)
     try:
         lock.write_pid(pid_files)
-        found, fault = treefile.read(node.run_dir)
+        found, fault = treefile.find(node.run_dir, now())
         if fault is not None:
             log.get().warning(fault)
         root = Root(config, tuple(definitions), mains, held, found, end_s, on_up)
@@ -170,7 +170,8 @@ class Root:
             self.family.add(Child(RUNNER, RUNNER, due=first))
             for one in self.definitions:
                 told = self.tree.told(one.name)
-                self.family.add(Child(worker_name(one.name), SERVICE, one, due=first, unclean=unclean, last=told))
+                debt = self.tree.owed(one.name)
+                self.family.add(Child(worker_name(one.name), SERVICE, one, due=first, unclean=unclean, debt=debt, last=told))
 
     def _start_due(self, time: float) -> None:
         for child in self.family.all():
@@ -201,6 +202,7 @@ class Root:
             "respawned": child.starts > 0,
             "unclean": child.unclean if child.kind == SERVICE else unclean,
             "last": child.last,
+            "debt": child.debt,
             "frozen": self.frozen,
             "release": __version__,
         }

@@ -31,6 +31,7 @@ from koi.proc import files, speech
 from koi.proc.child import Context
 from koi.proc.failures import Failures
 from koi.proc.folder import FolderWatch
+from koi.proc.leasefile import LeaseFile
 from koi.proc.loop import now as clock
 from koi.proc.reload import Reconfigured
 from koi.proc.runner_control import RunnerControl
@@ -62,6 +63,7 @@ class RunnerProcess:
         config = context.config
         files.prepare_folder(config.node.state_dir, "node.state_dir")
         self.node_file = f"{config.node.state_dir}/node.json"
+        self.lease_file = LeaseFile(config.node.run_dir)
         boot = speech.new_boot()
         self.owns_port = not config.node.elector
         self.electors = speech.Electors(config)
@@ -212,6 +214,7 @@ class RunnerProcess:
                 self.endpoint.send_all(self.electors.addresses.get(effect.to, ()), effect.message)
             elif isinstance(effect, SetLease):
                 self.context.cell.write(effect.end)
+                self.lease_file.write(effect.end)
             elif isinstance(effect, Tell):
                 self._tell(effect.to, effect.message)
             elif isinstance(effect, Become):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from koi.core.facts import Debt
 from koi.core.pipe import ServiceState
 from koi.proc.link import Link
 
@@ -87,6 +88,8 @@ class Child:
     """A worker whose service's folder has vanished: it is not replaced."""
     unclean: bool = False
     """A worker's service was left by a dead tree and has not been demoted and stopped yet."""
+    debt: Optional[Debt] = None
+    """The lease under which it was left."""
 
     def born(self, pid: int, link: Link, now: float, hang_s: Optional[float]) -> None:
         """It has been forked."""

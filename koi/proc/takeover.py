@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from koi import log
+from koi.core.deadman import decides_alone
 from koi.core.pipe import ServiceState
 from koi.core.service import Service
 from koi.core.states import PROMOTED, QUIET, RUN
-from koi.proc import files
+from koi.proc import files, treefile
 from koi.service import leftovers
 from koi.service.adopted import Adopted
 from koi.service.leftovers import Leftover
@@ -54,6 +55,8 @@ class Takeover:
     """Nothing is touched before the runner says whether there is maintenance."""
     took_over = False
     """It took a service over in maintenance; what else was left is ended when that is over."""
+    decides_at: Optional[float] = None
+    """When it waits no longer to be told whether there is maintenance: what was left may be promoted and has to be demoted."""
 
     @property
     def _last(self) -> Optional[ServiceState]:
@@ -65,6 +68,8 @@ class Takeover:
         if left and self.context.frozen is None:
             self.waits = True
             self.service = Service.unclean(self.settings)
+            if self.context.debt is not None:
+                self.decides_at = decides_alone(self.context.debt, self.settings.grace)
             self._show()
         elif left and self.context.frozen:
             self._take_over()
@@ -85,8 +90,15 @@ class Takeover:
         else:
             self._post(lambda: self.service.freeze(on, *self._now()))
 
+    def _decide_if_due(self, now: float) -> None:
+        """The runner has not spoken, and what was left may not stay promoted any longer (rule 7)."""
+        if self.decides_at is not None and now >= self.decides_at:
+            self.decides_at = None
+            if self.waits:
+                self._decide_alone()
+
     def _decide_alone(self) -> None:
-        """Root is gone before the runner has said anything: what the state folder says counts (rule 6.5)."""
+        """Root is gone, or time is short, before the runner has said anything: the state folder's word counts (rule 6.5)."""
         path = f"{self.context.config.node.state_dir}/node.json"
         try:
             content = files.read_json(path)
@@ -104,10 +116,18 @@ class Takeover:
             self.service = Service.adopted(self.settings, last, program_gone=self.definition.is_run)
         else:
             self.service = Service.unclean(self.settings) if self.context.unclean else Service(self.settings)
+        self._owe()
         if last is not None or self.context.unclean:
             self._end_rest(None, self._begun)
         else:
             self._begun()
+
+    def _owe(self) -> None:
+        """What was left under a lease is demoted in time, also while its processes are still being ended (rule 6.4)."""
+        if self.context.debt is not None:
+            self.service.owe(self.context.debt)
+            self._post(lambda: self.service.handle_timer(*self._now()))
+            self._work()
 
     def _end_rest(self, spared: Optional[int], on_done: Callable[[], None]) -> None:
         """End what nobody waits for any more, keep the pipes of the rest. A `spared` program needs its children."""
@@ -136,8 +156,9 @@ class Takeover:
         """Go on from what was told last; nothing is ended and nothing run."""
         found = leftovers.find(self.mark)
         last = self._last
-        self.service = Service(self.settings) if last is None else Service.adopted(self.settings, last)
+        self.service = Service.unclean(self.settings) if last is None else Service.adopted(self.settings, last)
         self.service.frozen, self.service.guarded = True, False
+        self._owe()
         self.took_over = True
         self._adopt_program(found)
         self._keep_pipes(found)
@@ -160,6 +181,18 @@ class Takeover:
     def _thawed(self) -> None:
         self._post(lambda: self.service.freeze(False, *self._now()))
         self._begun()
+
+    # --- the end ---
+
+    def _note_end(self) -> None:
+        """Root is gone and cannot tell its successor that this service is not promoted; the run folder does."""
+        if not self.context.link.ended or self.waits or self.service.promoted:
+            return
+        try:
+            treefile.note_demoted(self.context.config.node.run_dir, self.settings.name)
+        except OSError as error:
+            log.get().error(f"that {self.settings.name} is not promoted cannot be noted: {error}; the next koinode allows for it "
+                            "only the time that the lease of this one leaves")
 
     def _show(self) -> None:
         self.context.title(self.service.state)

@@ -1,7 +1,8 @@
 """run_dir/tree.json: what root keeps for its successor of a tree that may die.
 
 Rule: an orderly end removes the file. A koinode that finds one that is not `clean` demotes and stops what the dead tree
-left before its runner claims anything (rule 6.5), and names the dead runners' boots as its lineage (rule 5.1).
+left before its runner claims anything (rule 6.5), and names the dead runners' boots as its lineage (rule 5.1). Workers that
+outlived their root say by files of their own what they have demoted; what they have not is demoted in time (rule 6.4).
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
+from koi.core.facts import Debt
 from koi.core.pipe import Held, Heritage, ServiceState
-from koi.proc import files, memory
+from koi.proc import files, leasefile, memory
 from koi.proc.system import session, start_time
 from koi.wire.codec import LIMIT
 
 TREE_NAME = "tree.json"
+DEMOTED = ".demoted"
+"""Ending of the empty file by which a worker says, after root's death, that its service is not promoted."""
 MAX_BOOTS = 32
 """Boots of earlier runners that are kept; guards of older ones have run out long ago."""
 BOOT = re.compile(r"[0-9A-Za-z]{1,64}")
@@ -36,6 +40,19 @@ class Tree:
     """There was maintenance: what is there stays as it is, until it is known whether there still is."""
     detached: Optional[int] = None
     """What a tree before this one held in maintenance, which this one has not taken up yet."""
+    debt: Optional[Debt] = None
+    """The lease of the tree before this one; not in the file."""
+    demoted: frozenset[str] = frozenset()
+    """What its workers have demoted after the death of their root; not in the file."""
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether it may have left something promoted, as far as the file knows."""
+        return self.holding is not None or any(service.get("promoted") for service in self.services.values())
+
+    def owed(self, service: str) -> Optional[Debt]:
+        """What counts for a service that the tree before this one may have left promoted."""
+        return None if service in self.demoted else self.debt
 
     def held(self, word: Held) -> None:
         """The runner says what it holds and has renounced."""
@@ -80,6 +97,29 @@ def adopt(found: Tree) -> Tree:
     return replace(found, holding=None, renounced=highest(found.renounced, found.holding), services={}, clean=False)
 
 
+def find(run_dir: str, now: float) -> tuple[Tree, Optional[str]]:
+    """The tree that was left with all that is known of it; see `read`."""
+    found, fault = read(run_dir)
+    found.demoted = _take_demoted(run_dir)
+    if not found.clean:
+        found.debt = leasefile.debt(run_dir, found.may_hold, now)
+    return found, fault
+
+
+def note_demoted(run_dir: str, service: str) -> None:
+    """A worker that outlived its root: the service is not promoted any more. Raises OSError."""
+    with open(os.path.join(run_dir, service + DEMOTED), "w", encoding="ascii"):
+        pass
+
+
+def _take_demoted(run_dir: str) -> frozenset[str]:
+    """What workers have noted; it holds for the koinode that follows, and for no later one."""
+    names = [name for name in os.listdir(run_dir) if name.endswith(DEMOTED)]
+    for name in names:
+        os.unlink(os.path.join(run_dir, name))
+    return frozenset(name.removesuffix(DEMOTED) for name in names)
+
+
 def read(run_dir: str) -> tuple[Tree, Optional[str]]:
     """The tree that was left, and what is wrong with the file if it cannot be used; it then counts as unclean."""
     path = os.path.join(run_dir, TREE_NAME)
@@ -110,6 +150,7 @@ def write(run_dir: str, tree: Tree) -> None:
 def remove(run_dir: str) -> None:
     """Nothing is left of this tree that a successor would have to know. Raises OSError."""
     os.unlink(os.path.join(run_dir, TREE_NAME))
+    leasefile.remove(run_dir)
 
 
 def _parse(content: Any) -> Tree:

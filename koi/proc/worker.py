@@ -103,6 +103,7 @@ class Worker(Takeover):
         self._begin()
         if not self._may_leave():
             self.context.run(self._deadline, self._timer)
+        self._note_end()
 
     def _message(self, message: Any) -> None:
         if isinstance(message, Order):
@@ -168,7 +169,7 @@ class Worker(Takeover):
 
     def _deadline(self) -> Optional[float]:
         times = [one.deadline() for one in (self.script, self.program, self.watch, self.fence) if one is not None]
-        times += [self.service.deadline(*self._now()), self.ending.deadline if self.ending else None]
+        times += [self.service.deadline(*self._now()), self.ending.deadline if self.ending else None, self.decides_at]
         return min((at for at in times if at is not None), default=None)
 
     def _timer(self, now: float) -> None:
@@ -177,6 +178,7 @@ class Worker(Takeover):
                 script.handle_timer(now)
         if self.ending is not None:
             self.ending.handle_timer(now)
+        self._decide_if_due(now)
         self._post(lambda: self.service.handle_timer(*self._now()))
         self._work()
 

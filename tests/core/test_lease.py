@@ -10,6 +10,7 @@ import pytest
 from koi.core import timing
 from koi.core.lease import REMEMBERED_REPORTS, Lease
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, State, Vouch
+from koi.core.runner import MAINTAINED
 from koi.core.timing import usable
 
 T = timing.derive(3.0)
@@ -171,13 +172,13 @@ def test_a_state_says_nothing_of_the_hold() -> None:
 
 def test_maintenance_is_what_the_newest_ledger_says_blank_electors_aside() -> None:
     one = lease()
-    assert one.frozen() is None
+    assert one.frozen(MAINTAINED) is None
     one.hear("a", state(1, version=(9, 9), hold=None, blank=True), 1.1)
-    assert one.frozen() is None
+    assert one.frozen(MAINTAINED) is None
     one.hear("b", state(1, version=(1, 1), hold=MAINTENANCE), 1.1)
-    assert one.frozen() is True
+    assert one.frozen(MAINTAINED) is True
     one.hear("c", state(1, version=(1, 2), hold=None), 1.1)
-    assert one.frozen() is False
+    assert one.frozen(MAINTAINED) is False
 
 
 def test_hearing_counts_answers_younger_than_the_lease() -> None:

@@ -9,7 +9,7 @@ from typing import Callable
 
 from tests.sim.host import Host
 from tests.sim.judge import leader_of, master_of
-from tests.sim.plan import Plan
+from tests.sim.plan import FAULTS_UNTIL_S, Plan
 
 MASTER = "a"
 """A runner without an elector in the shape (3, 4): its electors are b, c and d."""
@@ -17,6 +17,9 @@ MASTER = "a"
 SHAPE = (3, 4)
 WIDE = (5, 6)
 """The same with five electors."""
+
+LAST_KILL_S = FAULTS_UNTIL_S - 11.0
+"""After that no family kills any more, so that what it did is over when everything is healed."""
 
 SETTLED_S = 12.0
 """By then the cluster has a leader and a master."""
@@ -166,3 +169,24 @@ def lost_ledgers(plan: Plan) -> None:
     plan.world.at(4.0, scenario)
 
 
+def dead_trees(plan: Plan) -> None:
+    """Faults of all kinds, and time and again everything of the master is killed at once, while its demote may hang."""
+    timing, random = plan.cluster.timing, plan.random
+
+    def kill() -> None:
+        host = master_of(plan.cluster)
+        if host is not None:
+            if random.random() < 0.7:
+                host.scripts.hanging["demote"] = 1.0
+                host.scripts.failing["stop"] = random.choice((0.0, 1.0))
+                plan.world.after(random.uniform(2.0, 6.0), host.scripts.hanging.clear)
+                plan.world.after(random.uniform(2.0, 6.0), host.scripts.failing.clear)
+            host.kill_tree(random.uniform(0.02, 0.5) * timing.grace)
+            if random.random() < 0.3:
+                again, back = random.uniform(0.6, 1.2), random.uniform(0.02, 0.2)
+                plan.world.after(again * timing.grace, host.kill_tree, back * timing.grace)
+        if plan.world.now < LAST_KILL_S:
+            plan.world.after(random.uniform(3.0, 9.0), kill)
+
+    plan.schedule()
+    plan.world.at(SETTLED_S / 2 + random.random(), kill)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from koi.core.effects import Remember
+from koi.core.facts import Debt
 from koi.core.ledger import Record
 from koi.core.messages import Report
 from koi.core.pipe import Held, Heritage, ServiceState
@@ -32,6 +34,8 @@ class Cluster:
     """Turns rules off in a new machine."""
     quorum: Optional[int] = None
     blank_rule: bool = True
+    debt_rule: bool = True
+    """What a dead tree left is demoted in time (rule 6.4)."""
     hosts: dict[str, Host] = field(default_factory=dict)
 
 
@@ -50,6 +54,10 @@ class Host:
         self.full_disk = False
         self.remembered = Remember(False, False)
         self.cell: Optional[float] = None
+        self.lease_file: Optional[float] = None
+        """As koi/proc/leasefile.py: outlives all processes."""
+        self.debts: dict[str, Debt] = {}
+        """Service -> the lease under which a dead tree left it."""
         self.boots = 0
         self.clock = Clock(cluster.world, 1000.0, 1.0)
         self.elector: Optional[ElectorProcess] = None
@@ -92,6 +100,7 @@ class Host:
             self.cluster.world.say(self.name, "starts")
             self.lineage, self.detached, self.maintenance = (), None, False
             self.held = Held("", None, None)
+            self.lease_file, self.debts = None, {}
             self._start_tree(Heritage())
 
     def _start_tree(self, heritage: Heritage) -> None:
@@ -100,7 +109,7 @@ class Host:
         if self.name in self.cluster.electors:
             self.start_elector()
         if self.priorities:
-            self.workers = {name: Worker(self, name, heritage.unclean, lasts.get(name)) for name in self.priorities}
+            self.workers = {n: Worker(self, n, heritage.unclean, lasts.get(n), debt=self.debts.get(n)) for n in self.priorities}
             for worker in self.workers.values():
                 worker.arm()
             self.start_runner(heritage)
@@ -183,7 +192,7 @@ class Host:
         if self.workers.get(old.service) is not old or self.leaving:
             return
         self.workers[old.service] = new = Worker(
-            self, old.service, old.waits, old.last if old.waits else old.machine.told, old.machine.frozen,
+            self, old.service, old.waits, old.last if old.waits else old.machine.told, old.machine.frozen, old.debt,
         )
         new.arm()
         if self.runner is not None:
@@ -217,6 +226,7 @@ class Host:
         """After an orderly end it knows from the run folder whom it follows."""
         if not self.up and not self.leaving:
             self.cluster.world.say(self.name, "starts again")
+            self._find_debts({})
             self._start_tree(self._after(clean=not self.maintenance))
 
     def _after(self, clean: bool) -> Heritage:
@@ -238,6 +248,17 @@ class Host:
             now = self.cluster.world.now
             self.cluster.world.after(again_after, self._take_over, self.workers, now + WAIT_FOR_WORKERS_S)
 
+    def kill_tree(self, again_after: float) -> None:
+        """SIGKILL of everything at once: what is promoted stays so, and nobody demotes it until a new koinode comes."""
+        if self.up and self.priorities and not self.leaving and not self.stopping:
+            self.cluster.world.say(self.name, "the whole tree is killed")
+            self._remember_boot(self.runner)
+            self._end()
+            self.leaving = True
+            for worker in self.workers.values():
+                worker.alive = False
+            self.cluster.world.after(again_after, self._take_over, self.workers, self.cluster.world.now)
+
     def _take_over(self, workers: dict[str, Worker], until: float) -> None:
         """A new koinode waits for the workers of the dead tree, for so long; then it cleans up."""
         if not self.leaving or self.workers is not workers:
@@ -246,14 +267,22 @@ class Host:
             self.cluster.world.after(0.05, self._take_over, workers, until)
             return
         self.cluster.world.say(self.name, "a new root takes over")
+        self._find_debts(workers)
         self._end(*workers.values(), keep=True)
         self._start_tree(self._after(clean=False))
+
+    def _find_debts(self, workers: dict[str, Worker]) -> None:
+        """What the run folder says of the lease, but for what workers have demoted after the death of their root."""
+        now, end = self.clock.read(), self.lease_file
+        demoted = {name for name, worker in workers.items() if worker.alive and not worker.machine.promoted}
+        owed = () if end is None or not self.cluster.debt_rule else set(self.priorities) - demoted
+        self.debts = {name: Debt(now if end is None or end == math.inf else end, now) for name in owed}
 
     # --- what comes in ---
 
     def set_lease(self, end: Optional[float]) -> None:
         """The lease cell: shared memory, which wakes nobody."""
-        self.cell = end
+        self.cell = self.lease_file = end
 
     def to_elector(self, sender: str, message: Any) -> None:
         """A datagram arrives."""

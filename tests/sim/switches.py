@@ -98,12 +98,12 @@ RUNNER: dict[str, Callable[[Any], None]] = {
     "one version to begin": no_one_version,
     "renounce": no_renounce,
 }
-OTHERS = ("blank start", "majority")
-"""Turned off where the cluster is built: blank_rule and quorum."""
+OTHERS = ("blank start", "majority", "dead tree's debt")
+"""Turned off where the cluster is built: blank_rule, quorum and debt_rule."""
 
 SAFETY = (
     "guard", "blank start", "majority", "counting from sending", "accept rule", "renounce", "own promise first",
-    "one version to begin",
+    "one version to begin", "dead tree's debt",
 )
 NAMES = (*ELECTOR, *RUNNER, *OTHERS)
 

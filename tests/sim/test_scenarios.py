@@ -206,6 +206,46 @@ def test_what_a_dead_tree_left_is_given_up_only_after_it_is_demoted() -> None:
     assert "demote ended: 0" in "\n".join(scene.world.trace)
 
 
+@pytest.mark.parametrize("demotes", [True, False])
+def test_what_a_tree_left_that_was_killed_as_a_whole_is_demoted_or_killed_in_time(demotes: bool) -> None:
+    """The leftovers' demote had no deadline of its own: it hung on, and another node was promoted after the guard."""
+    scene = Scene()
+    host = scene.host("a")
+    if not demotes:
+        host.scripts.hanging["demote"] = 1.0
+    host.kill_tree(0.3)
+    scene.until(lambda: scene.master() not in (None, "a"), 20.0)
+    assert ("everything killed: not demoted" in "\n".join(scene.world.trace)) is not demotes
+    host.scripts.hanging.clear()
+    scene.until(lambda: settled(scene.cluster), 30.0)
+
+
+def test_what_was_left_is_demoted_before_maintenance_is_over() -> None:
+    """The tree was killed, then came maintenance, then a new tree: it gave the epoch up at once, and demoted only afterwards."""
+    scene = Scene()
+    host = scene.host("a")
+    host.scripts.seconds["demote"] = (0.8, 0.8)
+    host.kill_tree(1.0)
+    scene.send("maintenance", on=True)
+    scene.run(5.0)
+    assert host.runner is not None and host.runner.machine.told_renounced is None
+    assert "demote begins" not in "\n".join(scene.world.trace), "no script is run in maintenance"
+    scene.send("maintenance")
+    scene.until(lambda: settled(scene.cluster), 20.0)
+
+
+def test_a_lease_that_has_ended_long_ago_is_no_debt_of_a_node_that_is_clean() -> None:
+    scene = Scene()
+    host = scene.host("a")
+    scene.send("promote", "b")
+    scene.until(lambda: scene.master() == "b")
+    scene.run(5.0)
+    host.scripts.seconds["demote"] = (3.0, 3.0)
+    host.kill_tree(0.3)
+    scene.until(lambda: settled(scene.cluster), 20.0)
+    assert "everything killed: not" not in "\n".join(scene.world.trace) and scene.master() == "b"
+
+
 @pytest.mark.parametrize("dies", ["leader", "electors", "runner", "others", "root"])
 def test_maintenance_moves_no_master_whatever_dies(dies: str) -> None:
     scene = Scene()

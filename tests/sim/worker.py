@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Optional
 
+from koi.core.deadman import decides_alone
 from koi.core.effects import EndScript, KillAll, RunScript, Tell
+from koi.core.facts import Debt
 from koi.core.pipe import Freeze, Order, ServiceState
 from koi.core.service import Service
 from koi.core.states import Settings, farewell
@@ -45,8 +47,10 @@ class Worker(Process):
 
     def __init__(
         self, host: Host, name: str, unclean: bool = False, last: Optional[ServiceState] = None, frozen: bool = False,
+        debt: Optional[Debt] = None,
     ) -> None:
-        """`last`: what its predecessor told; `unclean`: a koinode before this one left it; `frozen`: there is maintenance."""
+        """`last`: what its predecessor told; `unclean`: a koinode before this one left it, under the lease of `debt`;
+        `frozen`: there is maintenance."""
         super().__init__(host.cluster.world, host.clock, f"{host.name}/{name}")
         self.host, self.service = host, name
         self.settings = settings = Settings(
@@ -59,6 +63,7 @@ class Worker(Process):
         self.waits = unclean and not frozen
         """Nothing is touched before the runner says whether there is maintenance."""
         self.took_over = False
+        self.debt = debt
         self.machine = Service.unclean(settings) if unclean else Service(settings)
         if last is not None and frozen:
             self._take_over()
@@ -71,6 +76,8 @@ class Worker(Process):
             self.machine = Service.unclean(self.settings)
         elif self.last is not None:
             self.machine = Service.adopted(self.settings, self.last)
+        if self.debt is not None:
+            self.machine.owe(self.debt)
         self.carry_out(self.machine.begin(self.clock.read(), self.host.cell))
 
     def _take_over(self) -> None:
@@ -78,6 +85,8 @@ class Worker(Process):
         if self.last is not None:
             self.machine = Service.adopted(self.settings, self.last)
         self.machine.frozen, self.machine.guarded = True, False
+        if self.debt is not None:
+            self.machine.owe(self.debt)
         self.took_over = True
         self.carry_out(self.machine.announce())
 
@@ -95,9 +104,15 @@ class Worker(Process):
             self.carry_out(self.machine.freeze(message.on, now, cell))
 
     def deadline(self) -> Optional[float]:
-        return self.machine.deadline(self.clock.read(), self.host.cell)
+        due = self.machine.deadline(self.clock.read(), self.host.cell)
+        if self.waits and self.debt is not None and not self.host.remembered.maintenance:
+            alone = decides_alone(self.debt, self.settings.grace)
+            return alone if due is None else min(due, alone)
+        return due
 
     def wake(self) -> None:
+        if self.waits and self.debt is not None and self.clock.read() >= decides_alone(self.debt, self.settings.grace):
+            self.freeze(Freeze(self.host.remembered.maintenance))
         self.carry_out(self.machine.handle_timer(self.clock.read(), self.host.cell))
 
     def order(self, order: Order) -> None:
