@@ -196,7 +196,7 @@ def loads(content: bytes, file: str, name: str | None = None, password: str | No
         cluster=ClusterConfig(**_section(values, "cluster", without=["password_file"])),
         service=ServiceDefaults(**_section(values, "service")),
         time=TimeConfig(**_section(values, "time")),
-        warnings=check.warnings(read, file, password, len(electors), quorum),
+        warnings=check.warnings(read, file, password, len(electors), quorum, timing),
     )
 
 

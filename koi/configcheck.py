@@ -190,13 +190,15 @@ def _mode_and_content(path: str) -> tuple[int, bytes]:
         os.close(descriptor)
 
 
-def warnings(read: Read, file: str, given: str | None, count: int, need: int) -> tuple[str, ...]:
+def warnings(read: Read, file: str, given: str | None, count: int, need: int, intervals: Timing) -> tuple[str, ...]:
     """What is allowed and yet not well."""
     found = []
     if given is None and read.given("cluster.password") and _readable_by_others(file):
         found.append(f"{file} holds the password and can be read by others; run: chmod 600 {file}, or use password_file")
     if need < count // 2 + 1:
         found.append(f"quorum {need} of {count} electors is less than a majority: two masters are possible (unsafe_quorum)")
+    if intervals.broken_promise:
+        found.append(intervals.broken_promise)
     return tuple(found)
 
 

@@ -301,6 +301,10 @@ def test_a_configuration_with_a_password_that_others_can_read_is_warned_of(tmp_p
     assert load(str(path)).warnings == ()
 
 
+def test_intervals_that_break_failover_are_warned_of():
+    assert "3 s does not hold" in read("time: {lease: 10s}").warnings[0]
+
+
 def test_load_from_the_default_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first, second = tmp_path / "first", tmp_path / "second"
     monkeypatch.setattr(configuration, "DEFAULT_PATHS", (str(first), str(second)))

@@ -40,6 +40,7 @@ class Roles:
 
     def __init__(self, seat: Seat, desk: Desk, timing: Timing, random: Random, now: float, blank: bool) -> None:
         self.seat, self.desk, self.timing, self.random = seat, desk, timing, random
+        self.started_at = now
         self.role = BLANK if blank else FOLLOWER
         self.blank = Blank(seat.boot, len(seat.others), seat.majority, timing, now) if blank else None
         self.challenger = Challenger(seat.boot, seat.majority, timing)
@@ -333,6 +334,7 @@ class Roles:
         ack = Ack(
             self.heard.term, self.heard.number if number is None else number, self.seat.rank, version, free,
             self.seat.config, warnings, self.acceptor.lost(now) if self.seat.fence else None,
+            self.seat.witness_after(now - self.started_at),
         )
         self.desk.say(self.leader, ack)
 

@@ -88,6 +88,16 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Witness:
+    """What an elector that runs no services says of itself; of all others their runners' reports say it."""
+
+    release: str
+    mode: str = "active"
+    preference: int = 0
+    uptime: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
     """What the elector has accepted, and the epoch for which its guard is down (rules 4.2, 4.4)."""
 
@@ -99,6 +109,7 @@ class Ack:
     config: str = ""
     warnings: tuple[str, ...] = ()
     lost: Optional[int] = None  # the epoch whose master has not reported for M
+    witness: Optional[Witness] = None
 
 
 @dataclass(frozen=True, slots=True)

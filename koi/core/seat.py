@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Optional, Protocol
+
+from koi.core.messages import Witness
 
 
 class Random(Protocol):
@@ -29,6 +31,12 @@ class Seat:
     """Digest of what must be equal on all nodes."""
     fence: bool = False
     """Whether there is a fence command (rule 9.5)."""
+    witness: Optional[Witness] = None
+    """What status tells of this node when it runs no services."""
+
+    def witness_after(self, uptime: float) -> Optional[Witness]:
+        """The same with its age in seconds."""
+        return None if self.witness is None else replace(self.witness, uptime=uptime)
 
     @cached_property
     def others(self) -> tuple[str, ...]:

@@ -43,6 +43,23 @@ class Timing:
         return guard_span(self.lease, self.grace)
 
     @property
+    def replaces_within(self) -> float:
+        """When a lost master's guard is down and a leader, lost with it, has been replaced and has heard the runners."""
+        return max(self.span, self.leader_timeout + 2 * self.heartbeat)
+
+    @property
+    def broken_promise(self) -> str:
+        """What to tell when the four intervals, each allowed, cannot keep `failover` together; else empty."""
+        took = self.replaces_within
+        if took <= self.failover:
+            return ""
+        return (
+            f"time.failover: {self.failover:g} s does not hold: with lease {self.lease:g} s, demote_grace {self.grace:g} s,"
+            f" leader_timeout {self.leader_timeout:g} s and heartbeat {self.heartbeat:g} s a lost master is replaced after"
+            f" {took:.2f} s; leave these four out so that they derive from failover, or raise failover until it holds"
+        )
+
+    @property
     def usable_lease(self) -> float:
         """What a runner may count of M, from the sending of its report (rule 6.1)."""
         return usable(self.lease)

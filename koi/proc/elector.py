@@ -8,11 +8,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from koi import log
+from koi import __version__, log
+from koi.config import Config
 from koi.core.effects import WARNING, Become, Done, EndFence, Journal, Log, Persist, RunFence, Send
 from koi.core.elector import Elector
 from koi.core.ledger import Record
-from koi.core.messages import Report, Request, State, Vouch
+from koi.core.messages import Report, Request, State, Vouch, Witness
 from koi.core.pipe import FailuresList, NodeResult, Pids, Stop
 from koi.core.seat import Seat
 from koi.errors import KoiError
@@ -53,6 +54,11 @@ def load_record(path: str, electors: tuple[str, ...]) -> Record | None:
     return record
 
 
+def witness_of(config: Config) -> Witness | None:
+    """What this node says of itself when no runner does."""
+    return None if config.node.runner else Witness(__version__, config.node.mode, config.node.preference)
+
+
 class ElectorProcess:
     """Sockets, disk and clock around one Elector."""
 
@@ -69,7 +75,7 @@ class ElectorProcess:
         majority = len(names) // 2 + 1
         quorum = None if config.cluster.quorum == majority else config.cluster.quorum
         seat = Seat(config.node.name, names, boot.hex(), config.node.rank, quorum, config.cluster.preempt, config.digest,
-                    config.cluster.fence is not None)
+                    config.cluster.fence is not None, witness_of(config))
         self.fence = Fence(context.loop, config.cluster.fence, self._fence_ended)
         self.machine = Elector(seat, config.timing, record, random.SystemRandom(), clock())
         self.writer = Writer(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from koi import __version__
 from koi.core import arbiter
 from koi.core.arbiter import View
-from koi.core.messages import ENDING, MAINTENANCE, STUCK, Report, ServiceInfo
+from koi.core.messages import ENDING, MAINTENANCE, STUCK, Report, ServiceInfo, Witness
 
 if TYPE_CHECKING:
     from koi.proc.elector import ElectorProcess
@@ -119,6 +119,7 @@ class Snapshot:
         found += [f"elector {seat.name} {roles.blank_warning}"] if roles.blank_warning else []
         if seat.majority <= len(seat.electors) // 2:
             found.append(f"unsafe_quorum: {seat.majority} of {self.electors} electors decide; a partition can give two masters")
+        found += [self.machine.timing.broken_promise] if self.machine.timing.broken_promise else []
         if self.view.ledger.hold == STUCK:
             name = self.view.ledger.master
             found.append(f"hold: stuck: {name} may still be active, so nobody is promoted: its demote and stop failed;"
@@ -153,10 +154,10 @@ class Snapshot:
 
     def _version_warnings(self) -> list[str]:
         """Nodes of another version than the one that answers: it may know other commands."""
-        other = [
-            f"{name} runs version {seen.report.release}" for name, seen in sorted(self.machine.reports.items())
-            if seen.report.release not in ("", __version__) and arbiter.heard(self.view, name)
-        ]
+        told = {name: seen.report.release for name, seen in self.machine.reports.items() if arbiter.heard(self.view, name)}
+        witnesses = {name: self._witness(name) for name in self.machine.seat.others}
+        told |= {name: witness.release for name, witness in witnesses.items() if witness is not None}
+        other = [f"{name} runs version {release}" for name, release in sorted(told.items()) if release not in ("", __version__)]
         if not other:
             return []
         return [f"{', '.join(other)}, {self.config.node.name} runs {__version__}: end the upgrade before using what only one has"]
@@ -181,25 +182,31 @@ class Snapshot:
         return node | self._runner(seen.report, self.now - seen.at, heard is not None)
 
     def _no_runner(self, name: str) -> JSON:
-        return {
-            "state": None, "mode": None, "promotable": False, "preference": None, "seen": self._seen_elector(name),
-            "uptime": None, "failcount": 0, "last_failure": None,
-            "version": __version__ if name == self.config.node.name else None, "services": [], "why": "",
+        witness, age = self._witness(name), self._seen_elector(name)
+        told: JSON = {"mode": None, "preference": None, "uptime": None, "version": None}
+        if witness is not None:
+            told["mode"], told["preference"] = self._mode(name, witness.mode), witness.preference
+            told["uptime"], told["version"] = witness.uptime + (age or 0.0), witness.release
+        return told | {
+            "state": None, "promotable": False, "seen": age, "failcount": 0, "last_failure": None, "services": [], "why": "",
             "recovers_in": None, "failed_ago": None, "stopped": False, "failed": False, "stuck": False, "holding": None,
         }
 
     def _runner(self, report: Report, age: float, heard: bool) -> JSON:
         why = arbiter.why_not(self.view, report.name)
         recovers = None if report.recovers_in is None else max(0.0, report.recovers_in - age)
-        mode = "passive" if report.name in self.view.ledger.passive else report.mode
         return {
-            "state": report.state if heard else DISCONNECTED, "mode": mode, "promotable": not why,
+            "state": report.state if heard else DISCONNECTED, "mode": self._mode(report.name, report.mode), "promotable": not why,
             "preference": report.preference, "seen": age, "uptime": report.uptime + age,
             "failcount": report.failcount, "last_failure": report.last_failure, "version": report.release,
             "services": [service(info) for info in report.services or ()], "why": report.why or why, "recovers_in": recovers,
             "failed_ago": None if report.failed_ago is None else report.failed_ago + age,
             "stopped": report.stopped, "failed": report.failed, "stuck": report.stuck, "holding": report.holding,
         }
+
+    def _mode(self, name: str, own: str) -> str:
+        """Passive by its own configuration, or by an administrator's word."""
+        return "passive" if name in self.view.ledger.passive else own
 
     def _role(self, name: str) -> Optional[str]:
         if name not in self.machine.seat.electors:
@@ -218,6 +225,13 @@ class Snapshot:
             return 0.0
         heard = self.lead.acks.get(name) if self.lead is not None else None
         return None if heard is None else self.now - heard.at
+
+    def _witness(self, name: str) -> Optional[Witness]:
+        """What an elector without a runner said of itself; None when it runs services, or has not been heard by this leader."""
+        if name == self.machine.seat.name:
+            return self.machine.seat.witness_after(self.now - self.machine.roles.started_at)
+        heard = self.lead.acks.get(name) if self.lead is not None else None
+        return None if heard is None else heard.ack.witness
 
     def _address(self, name: str) -> Optional[str]:
         address = self.address(name)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,15 +17,29 @@ from koi import __version__
 from tests.cli.conftest import Koi
 from tests.cluster import REPOSITORY, until
 
-CLUSTER_KEYS = {
-    "id", "leader", "term", "epoch", "master", "target", "manual", "maintenance", "passive", "reason", "quorum", "timing",
-    "warnings",
+NUMBER, NULL = (int, float), type(None)
+CLUSTER = {
+    "id": int, "leader": (str, NULL), "term": int, "epoch": int, "master": (str, NULL), "target": (str, NULL), "manual": bool,
+    "maintenance": bool, "passive": list, "reason": str, "quorum": dict, "timing": dict, "warnings": list,
 }
-NODE_KEYS = {
-    "name", "address", "elector", "runner", "state", "mode", "promotable", "preference", "seen", "uptime", "failcount",
-    "last_failure", "version", "services",
+TIMING = dict.fromkeys(("heartbeat", "lease", "demote_grace", "leader_timeout", "failover"), float)
+NODE = {
+    "name": str, "address": str, "elector": (str, NULL), "runner": bool, "state": (str, NULL), "mode": str, "promotable": bool,
+    "preference": int, "seen": NUMBER, "uptime": NUMBER, "failcount": int, "last_failure": (str, NULL), "version": str,
+    "services": list,
 }
-SERVICE_KEYS = {"name", "priority", "state", "action", "failed", "pid", "last"}
+SERVICE = {
+    "name": str, "priority": (int, NULL), "state": str, "action": (str, NULL), "failed": bool, "pid": (int, NULL),
+    "last": (dict, NULL),
+}
+LAST = {"action": str, "exit": int, "seconds": NUMBER}
+
+
+def assert_fits(content: dict[str, Any], kinds: dict[str, Any]) -> None:
+    """Every field is there, of its type; true and false are no numbers."""
+    for name, kind in kinds.items():
+        value = content[name]
+        assert isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), f"{name}: {value!r}"
 
 
 def test_status_answers_the_question_first(koi: Koi, master: str) -> None:
@@ -33,19 +48,51 @@ def test_status_answers_the_question_first(koi: Koi, master: str) -> None:
     assert first.startswith(f"{master} is master (epoch ") and first.endswith("3 of 3 electors agree; all well.")
 
 
-def test_status_as_json_has_every_field(koi: Koi) -> None:
+def test_status_as_json_has_every_field_in_its_type(koi: Koi) -> None:
     status = koi.json("status")
-    assert set(status["cluster"]) >= CLUSTER_KEYS
+    assert_fits(status["cluster"], CLUSTER)
+    assert_fits(status["cluster"]["timing"], TIMING)
     assert status["cluster"]["quorum"] == {"need": 2, "have": 3, "electors": 3}
     assert [node["name"] for node in status["nodes"]] == ["a", "b", "c", "d"]
     for node in status["nodes"]:
-        assert set(node) >= NODE_KEYS
+        assert_fits(node, NODE)
         for service in node["services"]:
-            assert set(service) >= SERVICE_KEYS
+            assert_fits(service, SERVICE)
+            assert_fits(service["last"], LAST)
     witness, lone = status["nodes"][2], status["nodes"][3]
     assert witness["state"] is None and witness["elector"] in ("leader", "follower")
     assert lone["elector"] is None and [s["priority"] for s in lone["services"]] == [10, 20]
-    assert lone["version"] == __version__
+    assert lone["state"] in ("Master", "Backup")
+
+
+def test_the_witness_tells_its_version_and_age_whoever_leads(koi: Koi) -> None:
+    """The leader's end makes c lead, which has the highest name; its own end makes another lead, for bully_delay at least."""
+    for role in ("leader", "follower"):
+        while koi.node("c")["elector"] != role:
+            leader = koi.json("status")["cluster"]["leader"]
+            koi.cluster[leader].kill_all()
+            koi.cluster[leader].start()
+            until("a leader hears c", lambda: koi.node("c")["elector"] in ("leader", "follower"))
+        witness = koi.node("c")
+        assert witness["version"] == __version__ and 0 < witness["uptime"] < 3600
+        assert (witness["mode"], witness["preference"]) == ("active", 0)
+
+
+def test_nodes_of_another_version_are_named(koi: Koi) -> None:
+    program = koi.cluster.program
+    koi.cluster.program = "tests.cli.older_node"
+    try:
+        for name in "cd":
+            koi.cluster[name].stop()
+            koi.cluster[name].start()
+        words = "c runs version 0.9.0, d runs version 0.9.0, "
+        until("both are named", lambda: any(words in w for w in koi.json("status")["cluster"]["warnings"]))
+        assert koi("status") == 0 and "end the upgrade" in koi.out
+    finally:
+        koi.cluster.program = program
+        for name in "cd":
+            koi.cluster[name].stop()
+            koi.cluster[name].start()
 
 
 def test_every_node_tells_the_same(koi: Koi, master: str) -> None:

@@ -81,3 +81,20 @@ def test_no_clock_is_fast_enough_to_outrun_a_guard_nor_slow_enough_to_outlive_on
 
 def test_the_wait_for_an_answer_is_half_a_heartbeat_but_at_most_50_ms() -> None:
     assert derive(0.6).answer_wait == pytest.approx(0.03) and derive(3.0).answer_wait == 0.05
+
+
+ALONE = [{}, {"lease": 1.6}, {"heartbeat": 0.2}, {"grace": 1.3}, {"leader_timeout": 2.4}]
+
+
+@pytest.mark.parametrize("alone", ALONE)
+def test_intervals_that_keep_failover_are_not_warned_of(alone: dict[str, float]) -> None:
+    assert derive(3.0, **alone).broken_promise == ""
+
+
+def test_intervals_that_are_allowed_and_break_failover_are_warned_of() -> None:
+    late = derive(3.0, lease=10.0)
+    assert faults(late) == []
+    assert "3 s does not hold" in late.broken_promise and "after 11.36 s" in late.broken_promise
+    assert "raise failover" in late.broken_promise and derive(17.0, lease=10.0).broken_promise == ""
+    assert derive(12.0, 0.3, 10.0, 1.14, 0.9).broken_promise == ""
+    assert "after 3.10 s" in derive(3.0, leader_timeout=2.5).broken_promise

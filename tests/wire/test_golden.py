@@ -31,7 +31,7 @@ BODIES = [
     '["Vote","a",[1,"candidate",[1,1],[1,null,false,null,false,null,[],null,[],"reason",null],1]]',
     '["Nack","a",[1]]',
     '["Heartbeat","a",[1,1,1,[1,1],[1,null,false,null,false,null,[],null,[],"reason",null],1,"config"]]',
-    '["Ack","a",[1,1,1,[1,1],null,"config",[],null]]',
+    '["Ack","a",[1,1,1,[1,1],null,"config",[],null,null]]',
     '["Challenge","a",[1,1,1]]',
     '["Resign","a",[1]]',
     '["Hello","a",["nonce",1]]',
