@@ -75,7 +75,9 @@ class File:
         try:
             self._open()
         except (OSError, ValueError) as error:
-            raise KoiError(f"the log {path} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+            folder = os.path.dirname(self._path)
+            remedy = "" if os.path.isdir(folder) else f"; make its folder: mkdir -p {folder}"
+            raise KoiError(f"the log {path} cannot be opened: {getattr(error, 'strerror', None) or error}{remedy}") from None
 
     def write(self, level: str, head: str, text: str) -> bool:
         """Appends one line, whole, to the file that has the path now."""

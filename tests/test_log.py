@@ -184,6 +184,11 @@ def test_a_target_that_cannot_be_is_said_and_changes_nothing(targets: str):
     assert log.get().outlets is before
 
 
+def test_a_folder_that_is_missing_comes_with_the_command_that_makes_it():
+    with pytest.raises(KoiError, match="No such file or directory; make its folder: mkdir -p /nonexistent/folder"):
+        log.setup("file:/nonexistent/folder/log", "root", "a", "info", False)
+
+
 def test_a_level_that_is_not_known_is_said():
     with pytest.raises(KoiError, match="debug, info"):
         log.setup("console", "root", "a", "loud", False)

@@ -16,6 +16,7 @@ from koi.core.states import (
     FAILED,
     FAILING,
     GOAL_PROMOTED,
+    GOAL_STARTED,
     GOAL_STOPPED,
     QUIET,
     STATUS,
@@ -160,7 +161,8 @@ class Facts:
         if order.failed_service is not None:
             return f"service {order.failed_service} of this node has failed"
         epoch = f", epoch {order.epoch}" if order.goal == GOAL_PROMOTED and order.epoch is not None else ""
-        return f"it is to be {order.goal}{epoch}"
+        demoted = order.goal == GOAL_STARTED and self.promoted
+        return f"it is to be {'demoted' if demoted else order.goal}{epoch}"
 
     def become(self, state: str, why: str) -> None:
         """The one place where the state changes. AssertionError: states.TRANSITIONS lacks it, a fault of ours."""

@@ -36,6 +36,18 @@ def test_up_to_promoted_and_down_again() -> None:
         one.why for one in drive.seen if isinstance(one, Become))
 
 
+def test_the_log_says_what_an_order_means_for_the_service() -> None:
+    drive = started()
+    drive.lease = FAR
+    for goal in ("promoted", "started", "stopped"):
+        drive.order(goal)
+        drive.all_end()
+    whys = {one.new: one.why for one in drive.seen if isinstance(one, Become)}
+    assert whys["Promoting"] == "it is to be promoted, epoch 7"
+    assert whys["Demoting"] == "it is to be demoted"
+    assert whys["Stopping"] == "it is to be stopped"
+
+
 def test_the_runner_hears_of_a_change_before_its_script_runs() -> None:
     drive = started()
     drive.lease = FAR
