@@ -80,10 +80,13 @@ Exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 usage; 3 no 
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from koi import __version__
 from koi.cli_call import DONE, JSON, Call, UsageError
@@ -91,6 +94,7 @@ from koi.errors import ConfigError, KoiError, NoAnswer
 
 FAILED, USAGE, SILENCE, INTERRUPTED = 1, 2, 3, 130
 MIN_NODES_ONCE, MAX_NODES = 3, 9
+ASCII = {"├": "|", "└": "`", "│": "|", "─": "-"}
 
 # --- commands -----------------------------------------------------------------------------------
 
@@ -112,7 +116,7 @@ def do_status(call: Call) -> int:
 
     if call["NODE"] is None:
         status = call.client.status()
-        return call.show(status, lambda: status_lines(status, call.colour))
+        return call.show(status, lambda: status_lines(status, call.colour, call.width))
     one = call.client.status(call["NODE"])
     return call.show(one, lambda: node_lines(one["nodes"][0], None, call.colour))
 
@@ -173,7 +177,12 @@ def do_failures(call: Call) -> int:
 
 def do_wait(call: Call) -> int:
     """Until a condition is true."""
-    return call.report(call.client.wait(" ".join(call["CONDITION"]), call.number("--timeout", 0, 1e7, float)))
+    from koi.proc.conditions import parse as condition
+
+    words = " ".join(call["CONDITION"])
+    if isinstance(wrong := condition(words), str):
+        raise UsageError(wrong)
+    return call.report(call.client.wait(words, call.number("--timeout", 0, 1e7, float)))
 
 
 def do_passive(call: Call) -> int:
@@ -325,6 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:  # `koi status >&-`
             sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        draw_in_ascii(sys.stdout)
         code = run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
@@ -339,6 +349,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         print(f"koi: the output cannot be written: {error.strerror}", file=sys.stderr)
         return FAILED
+
+
+def draw_in_ascii(out: Any) -> None:
+    """Where the output cannot carry a character (LC_ALL=POSIX without UTF-8), another stands for it."""
+    codecs.register_error("drawn", lambda error: (_plainer(error), error.end))  # type: ignore[attr-defined]
+    if isinstance(out, io.TextIOWrapper) and out.errors in ("strict", "surrogateescape"):
+        out.reconfigure(errors="drawn")
+
+
+def _plainer(error: UnicodeError) -> str:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(ASCII.get(c, "?") for c in error.object[error.start : error.end])
 
 
 def _drop_output() -> None:

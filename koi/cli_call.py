@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 DONE = 0
+BEGAN = time.monotonic()
 
 
 class UsageError(KoiError):
@@ -44,6 +46,13 @@ class Call:
         from koi.view import colour_wanted
 
         return colour_wanted(self["-c"], sys.stdout.isatty(), os.environ)
+
+    @property
+    def width(self) -> int | None:
+        """Of the terminal that the output goes to; None when it goes elsewhere."""
+        import shutil
+
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
     @cached_property
     def client(self) -> Client:
@@ -120,6 +129,7 @@ def _show_progress(text: str) -> None:
 
 
 def _trace(text: str) -> None:
+    """One line on stderr, with the time since this program began to ask: where the waiting goes shows at once."""
     from koi.view import printable
 
-    print(f"debug: {printable(text)}", file=sys.stderr, flush=True)
+    print(f"debug: {time.monotonic() - BEGAN:.3f} s: {printable(text)}", file=sys.stderr, flush=True)

@@ -61,13 +61,17 @@ class Client:
     ) -> None:
         known = None if config is None and secret is not None and not _default_config() else _load(config, secret)
         self._known, self.timeout = known, timeout
-        self._remedy = _remedy(known, host)
+        own = host is None and port is None and secret is None and cluster_id is None
+        self._remedy = _remedy(known if own else None)
         self.host, self.port = _address(known, host, port)
         self.id = cluster_id if cluster_id is not None else known.cluster.id if known else DEFAULT_ID
         self._secret = secret if secret is not None else known.cluster.password if known else ""
         self._progress = progress or (lambda text: None)
         self._trace = trace or (lambda text: None)
         self._endpoint: Endpoint | None = None
+        self._dropped = 0
+        self._trace(f"cluster id {self.id}; configuration {known.path if known else 'none'};"
+                    f" the password is {'the one given' if secret is not None else 'the one of the configuration'}")
 
     def __enter__(self) -> Client:
         return self
@@ -83,6 +87,7 @@ class Client:
         if not known or len(known) == 1 and at == 0:
             return None
         self.host, self.port, name = known[(at + 1) % len(known)]
+        self._remedy = _remedy(None)
         return name
 
     def close(self) -> None:
@@ -165,10 +170,10 @@ class Client:
             try:
                 return self._ask("wait", {"condition": condition, "timeout": max(until - now(), 0.0)}, until)
             except NoAnswer as error:
+                pause(min(WAIT_RETRY_S, max(until - now(), 0.0)))
                 if now() >= until:
                     words = "" if str(error) == TIME_UP else f" ({error})"
                     raise NoAnswer(f"not true within {timeout:g} s: {condition}{words}") from None
-                pause(min(WAIT_RETRY_S, until - now()))
 
     # --- changing ---------------------------------------------------------------------------
 
@@ -290,6 +295,9 @@ class Client:
                 self._progress(exchange.message)
             if answer is not None:
                 return answer
+        if sum(endpoint.noise.values()) > self._dropped:
+            self._dropped = sum(endpoint.noise.values())
+            self._trace(f"dropped what this client cannot read: {'; '.join(endpoint.noise_text.values())}")
         return None
 
     def _open(self) -> Endpoint:
@@ -331,10 +339,10 @@ def _check_names(arguments: JSON) -> None:
         raise Refused("no such condition; there are: master, master=NODE, state NODE STATE, leader, quorum")
 
 
-def _remedy(config: Config | None, host: str | None) -> str:
-    """What to do when nobody answers at all."""
-    if config is not None and host is None:
-        return f"start it with: koinode -f {config.path}"
+def _remedy(own: Config | None) -> str:
+    """What to do when nobody answers at all; `own` is the configuration when all that was asked comes from it."""
+    if own is not None:
+        return f"start it with: koinode -f {own.path} (if it runs, its password, id or port is not the one in this file)"
     return "see that it runs and is reachable there, with this password and this cluster id"
 
 

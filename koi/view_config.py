@@ -35,7 +35,8 @@ def setting(found: dict[str, Any], key: str) -> Any:
     """The value of one key. Raises Refused with the nearest key that there is."""
     if key not in found:
         near = difflib.get_close_matches(key, list(found), 1)
-        raise Refused(f"there is no key {printable(key)}{f'; did you mean {near[0]}?' if near else ''}")
+        hint = f"did you mean {near[0]}?" if near else "'koi config list' shows all keys"
+        raise Refused(f"there is no key {printable(key)}; {hint}")
     return found[key]
 
 

@@ -30,19 +30,21 @@ class Screen:
         self._out = out
         self._redraw = redraw
         self._shown: list[str] | None = None
+        self._size: tuple[int, int] | None = None
 
     def show(self, lines: Sequence[str]) -> None:
-        """Shows the lines if they differ from the last ones."""
-        lines = fit(lines, *shutil.get_terminal_size()) if self._redraw else list(lines)
-        if lines == self._shown:
+        """Shows the lines if they differ from the last ones, or the terminal has another size now."""
+        size = shutil.get_terminal_size() if self._redraw else None
+        lines = fit(lines, *size) if size else list(lines)
+        if (lines, size) == (self._shown, self._size):
             return
         if self._redraw:
-            start = CLEAR if self._shown is None else ""
+            start = CLEAR if size != self._size else ""
             self._out.write(start + HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in lines) + CLEAR_BELOW)
         else:
             self._out.write("".join(f"{line}\n" for line in ([""] if self._shown else []) + lines))
         self._out.flush()
-        self._shown = lines
+        self._shown, self._size = lines, size
 
 
 def fit(lines: Sequence[str], width: int, height: int) -> list[str]:

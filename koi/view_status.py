@@ -15,16 +15,31 @@ NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 HEAD = ("NODE", "STATE", "ELECTOR", "ADDRESS", "SEEN", "UP", "SERVICE", "PRIO", "STATE", "LAST")
 
 
-def status_lines(status: JSON, colour: bool = False) -> list[str]:
-    """The text of `koi status`."""
+GIVEN_UP = ("ADDRESS", "UP", "SEEN", "PRIO", "LAST")
+"""What a terminal that is too narrow for the whole table goes without, in this order; `koi status NODE` shows it."""
+
+
+def status_lines(status: JSON, colour: bool = False, width: Optional[int] = None) -> list[str]:
+    """The text of `koi status`; `width`: of the terminal."""
     style = ("good", "odd", "bad")[verdict(status)]
     lines = [paint(headline(status), style, colour)]
     if status["nodes"]:
-        lines += ["", *table(HEAD, [row for node in status["nodes"] for row in _node_rows(node)], colour)]
+        lines += ["", *_table([row for node in status["nodes"] for row in _node_rows(node)], colour, width)]
     warnings = status["cluster"]["warnings"]
     if warnings:
         lines += ["", *(paint(f"Warning: {printable(w)}", "odd", colour) for w in warnings)]
     return lines
+
+
+def _table(rows: list[list[str | Cell]], colour: bool, width: Optional[int]) -> list[str]:
+    """The table with as many columns as the terminal has room for."""
+    head = list(HEAD)
+    given_up = list(GIVEN_UP)
+    while width and given_up and max(map(len, table(head, rows, colour=False))) > width:
+        at = head.index(given_up.pop(0))
+        head.pop(at)
+        rows = [row[:at] + row[at + 1 :] for row in rows]
+    return table(head, rows, colour)
 
 
 def check_line(status: JSON) -> tuple[str, int]:

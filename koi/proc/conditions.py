@@ -166,10 +166,12 @@ def parse(text: str) -> Union[Condition, str]:
         return LeaderIs()
     if words == ["quorum"]:
         return QuorumIs()
-    if len(words) == 1 and words[0].partition("=")[0] == "master":
-        return MasterIs(words[0].partition("=")[2] or None)
+    if words == ["master"]:
+        return MasterIs(None)
+    if len(words) == 1 and words[0].startswith("master=") and words[0] != "master=":
+        return MasterIs(words[0].partition("=")[2])
     if len(words) == 3 and words[0] == "state":
         if words[2] not in STATES:
-            return f"there is no state {words[2]}; states: {', '.join(STATES)}"
+            return f"there is no state '{words[2]}'; states: {', '.join(STATES)}"
         return StateIs(words[1], words[2])
     return f"'{text}' is no condition; conditions: master, master=NODE, state NODE STATE, leader, quorum"

@@ -219,8 +219,10 @@ class Control:
         if isinstance(condition, str):
             self.replies.refuse(request.id, condition)
             return
-        waiting = self._enlist(request, condition, now, for_leader=True)
-        self._look(waiting, Snapshot(self.shell, now), now)
+        waiting, snapshot = self._enlist(request, condition, now, for_leader=True), Snapshot(self.shell, now)
+        self._look(waiting, snapshot, now)
+        if request.id in self.waiting:
+            self._progress(waiting, snapshot, now)
 
     def _why(self, request: Request, now: float) -> None:
         """This node's own journal; who asks merges those of all nodes."""

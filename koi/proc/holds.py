@@ -69,8 +69,9 @@ class MaintenanceIs(Condition):
         return Verdict(True, f"maintenance is off; what status finds is put right, see 'koi failures'{tail}")
 
     def progress(self, snapshot: Snapshot) -> str:
-        """waiting for b."""
+        """waiting for b to run scripts again."""
         behind = ", ".join(self._behind(snapshot))
         if snapshot.view.ledger.hold is not None and not self.on:
             return f"waiting for {snapshot.view.ledger.master} to take its lease up again"
-        return f"waiting for {behind}" if behind else "waiting"
+        what = "say that no script is run any more" if self.on else "run scripts again"
+        return f"waiting for {behind} to {what}" if behind else "waiting for a majority of electors"

@@ -29,8 +29,6 @@ def node(name: str, state: str | None, elector: str | None = "follower", **more:
         "stopped": False, "failed": False, "stuck": False,
         "services": [] if state is None else [service("vip", 10, inner), service("db", 20, inner)],
     }
-    if state is None:
-        base |= {"mode": None, "preference": None, "uptime": None}
     return {**base, **more}
 
 

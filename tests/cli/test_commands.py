@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -172,7 +174,8 @@ def test_wait(koi: Shell, fake: FakeNode) -> None:
 
 def test_debug_shows_datagrams_but_not_the_password(koi: Shell) -> None:
     assert koi("-d", "elect") == 0
-    assert "debug: to 127.0.0.1" in koi.err
+    assert re.search(r"^debug: \d+\.\d{3} s: to 127.0.0.1", koi.err, re.MULTILINE)
+    assert "cluster id 77; configuration none; the password is the one given" in koi.err
     assert SECRET not in koi.err
 
 
@@ -281,6 +284,16 @@ def test_output_that_nobody_takes_is_no_traceback(tmp_path: Path) -> None:
     assert (full.returncode, full.stderr) == (1, "koi: the output cannot be written: No space left on device\n")
     closed = koi_in_shell("$KOI keygen >&-", tmp_path)
     assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_a_tree_on_a_terminal_without_utf_8(tmp_path: Path) -> None:
+    with FakeNode(lambda r: answer(r, status())) as fake:
+        posix = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
+        asked = f"KOI_SECRET={shlex.quote(SECRET)} $KOI -H 127.0.0.1 -p {fake.port} --id {ID} tree"
+        done = koi_in_shell(f"{posix} {asked}", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "|-- a " in done.stdout and "|   `-- db" in done.stdout and done.stdout.isascii()
+        assert "├── a " in koi_in_shell(f"LC_ALL=C.UTF-8 {asked}", tmp_path).stdout
 
 
 def test_a_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from koi import cli
 from koi.view import paint
-from koi.view_live import CLEAR_BELOW, HOME, Screen, fit
+from koi.view_live import CLEAR, CLEAR_BELOW, HOME, Screen, fit
 from tests.cli.fakes import ID, SECRET, FakeNode, answer
 from tests.cli.samples import status
 
@@ -27,6 +29,15 @@ def test_a_terminal_is_redrawn_only_when_something_changed() -> None:
     screen.show(["a"])
     assert out.getvalue()[len(first):].startswith(HOME + "a")
     assert out.getvalue().endswith(CLEAR_BELOW)
+
+
+def test_another_size_of_the_terminal_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    screen = Screen(out, redraw=True)
+    for columns in (80, 80, 40):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        screen.show(["a"])
+    assert out.getvalue().count(CLEAR) == 2
 
 
 def test_a_picture_that_is_too_high_says_so() -> None:

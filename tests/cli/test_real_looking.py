@@ -150,11 +150,22 @@ def test_a_node_that_lags_is_named_and_not_promoted(koi: Koi, backup: str) -> No
     assert f"{backup} cannot be promoted" in koi.err and "not ready" in koi.err
 
 
-@pytest.mark.parametrize("words", ["master", "leader", "quorum", "state c x", "master=x y"])
+@pytest.mark.parametrize("words", ["master", "leader", "quorum"])
 def test_wait(koi: Koi, words: str) -> None:
-    good = len(words.split()) == 1
-    assert koi("wait", *words.split(), "--timeout", "5") == (0 if good else 1)
-    assert koi.out if good else koi.err
+    assert koi("wait", words, "--timeout", "5") == 0 and koi.out
+
+
+@pytest.mark.parametrize("words", ["state c x", "state c", "state c master", "master=x y", "master=", "nonsense", "Master"])
+def test_what_is_no_condition_is_a_wrong_call(koi: Koi, words: str) -> None:
+    assert koi("wait", *words.split(), "--timeout", "5") == 2
+    assert "master=NODE" in koi.err or "Stopped, Live, Backup" in koi.err
+
+
+def test_wait_says_what_is_so_instead(koi: Koi, backup: str) -> None:
+    assert koi("wait", "state", backup, "Failed", "--timeout", "0.3") == 3
+    assert f"state {backup} Failed ({backup} is Backup)" in koi.err
+    assert koi("-t", "0.2", "wait", "state", "zz", "Backup", "--timeout", "0.5") == 3
+    assert "no node named zz" in koi.err or "has answered before" in koi.err
 
 
 def test_wait_for_what_is_and_what_is_not(koi: Koi, master: str, backup: str) -> None:

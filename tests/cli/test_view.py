@@ -6,7 +6,7 @@ import pytest
 
 from koi.view import Cell, age, colour_wanted, columns, last_script, paint, printable, service_state
 from koi.view_node import failure_lines, node_lines
-from koi.view_status import CRITICAL, OK, WARNING, check_line, check_node_line, headline, status_lines
+from koi.view_status import CRITICAL, HEAD, OK, WARNING, check_line, check_node_line, headline, status_lines
 from koi.view_tree import tree_lines
 from tests.cli.samples import failed_node, node, service, status
 
@@ -201,3 +201,22 @@ def test_a_witness_that_is_lost() -> None:
 
 def test_no_failures() -> None:
     assert failure_lines([]) == ["No failures."]
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_names() -> None:
+    services = [service(f"service-{i:02}", i, "Started") for i in range(30)]
+    name = "a-node-with-a-long-name"
+    whole = status(node("b", "Master"), node(name, "Backup", services=services))
+    assert status_lines(whole) == status_lines(whole, width=200), "nothing is left out where there is room"
+    assert gone(status_lines(whole, width=110)) == {"ADDRESS"}
+    assert gone(status_lines(whole, width=90)) == {"ADDRESS", "UP", "SEEN"}
+    for width in (110, 90, 10):
+        lines = status_lines(whole, width=width)
+        assert width == 10 or max(map(len, lines[2:])) <= width
+        assert all(f"service-{i:02}" in lines[-30 + i] for i in range(30)) and name in "".join(lines)
+    assert gone(lines) == {"ADDRESS", "UP", "SEEN", "PRIO", "LAST"}
+
+
+def gone(lines: list[str]) -> set[str]:
+    """The columns that a table was printed without."""
+    return set(HEAD) - set(lines[2].split())
