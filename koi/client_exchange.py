@@ -24,6 +24,7 @@ HOP_SILENCE_S = 2.1
 REVISIT_PAUSE_S = 0.3
 """Before a node is asked again that has redirected already: the cluster may be choosing a leader."""
 TIME_UP = "the time is up"
+ANOTHER = "try again, or ask another node with -H"
 MAX_HOPS = 8
 MAX_PAGES = 2000
 
@@ -141,8 +142,9 @@ class Exchange:
         if self.address == self.first and not self._answered:
             return f"no koinode answers at {written(self.address)}{'; ' if self.remedy else ''}{self.remedy}"
         if self.address in self._answered:
-            return f"{written(self.address)} has answered before, but not for {self.timeout:g} s now"
-        return f"{written(self.first)} redirects to {written(self.address)}, which has not answered within {self.timeout:g} s"
+            return f"{written(self.address)} has answered before, but not for {self.timeout:g} s now; {ANOTHER}"
+        where = f"{written(self.first)} redirects to {written(self.address)}"
+        return f"{where}, which has not answered within {self.timeout:g} s; {ANOTHER}"
 
 
 def written(address: Address) -> str:

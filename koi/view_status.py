@@ -107,10 +107,15 @@ def troubles(status: JSON) -> list[str]:
     found += [text for n in nodes if (text := node_trouble(n)) is not None]
     others = [n for n in nodes if n["runner"] and n["name"] != cluster["master"]]
     if others and not any(n["promotable"] for n in others):
-        found.append("nobody could take over")
+        found.append(f"nobody could take over{_because(_untold_reasons(others))}")
     if cluster["warnings"]:
         found.append(f"{count(len(cluster['warnings']), 'warning')} below")
     return found
+
+
+def _untold_reasons(nodes: list[JSON]) -> str:
+    """Why nodes that have no trouble of their own cannot be promoted: `b is passive`."""
+    return "; ".join(n["why"] for n in nodes if n["why"] and node_trouble(n) is None)
 
 
 def node_trouble(node: JSON) -> Optional[str]:

@@ -85,7 +85,7 @@ class Elector:
     def command(self, command: Command, now: float) -> list[Any]:
         """An administrator's command to the leader; Done follows once its ledger is committed, or it is refused."""
         if self.roles.lead is None:
-            self._done(command, False, "this node does not lead")
+            self._done(command, False, "this node does not lead any more; try again")
         elif len(self.queue) >= MAX_COMMANDS:
             self._done(command, False, "too many commands wait for a majority of electors; try again later")
         elif command.id not in (c.id for c in self.queue) and command != self.proposed:

@@ -100,7 +100,7 @@ def _take(fd: int, path: str, node: str, wait_s: float, on_wait: Callable[[str],
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise KoiError(f"koinode of node {node} runs already, pid {_pid(fd)} ({path})") from None
+        raise KoiError(f"koinode of node {node} runs already, pid {_pid(fd)} ({path}); 'koi local' shows it") from None
     before = _pid(fd)
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

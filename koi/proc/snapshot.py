@@ -137,7 +137,8 @@ class Snapshot:
             found += [f"elector {name} {text}" for name, heard in self.lead.acks.items() for text in heard.ack.warnings]
             acks = self.lead.acks
             silent = [n for n in self.machine.seat.others if n not in acks or not self._fresh(acks[n].at)]
-            found += [f"elector {name} does not answer" for name in silent]
+            found += [f"elector {name} does not answer; see that koinode runs there and that UDP reaches {self._address(name)}"
+                      for name in silent]
         return found
 
     def _config_warnings(self) -> list[str]:
@@ -149,7 +150,7 @@ class Snapshot:
             return []
         return [
             f"the configuration of {', '.join(other)} differs from that of {self.machine.seat.name} in electors, quorum, timings"
-            " or id; make them equal and restart koinode where it was changed"
+            " or id; make them equal, then 'koi reconfigure NODE' where it was changed"
         ]
 
     def _version_warnings(self) -> list[str]:

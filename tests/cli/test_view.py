@@ -203,6 +203,13 @@ def test_no_failures() -> None:
     assert failure_lines([]) == ["No failures."]
 
 
+def test_who_cannot_take_over_is_told_with_the_reason_once() -> None:
+    passive = node("a", "Backup", promotable=False, mode="passive", why="a is passive")
+    assert "; nobody could take over (a is passive)." in headline(status(passive, node("b", "Master")))
+    stopped = node("a", "Stopped", promotable=False, stopped=True, why="stopped by hand")
+    assert headline(status(stopped, node("b", "Master"))).endswith("a is stopped by hand; nobody could take over.")
+
+
 def test_a_narrow_terminal_gets_fewer_columns_and_whole_names() -> None:
     services = [service(f"service-{i:02}", i, "Started") for i in range(30)]
     name = "a-node-with-a-long-name"
