@@ -106,7 +106,7 @@ def troubles(status: JSON) -> list[str]:
         found.append(f"switching over to {printable(cluster['target'])}")
     found += [text for n in nodes if (text := node_trouble(n)) is not None]
     others = [n for n in nodes if n["runner"] and n["name"] != cluster["master"]]
-    if others and not any(n["promotable"] for n in others):
+    if others and not cluster["maintenance"] and not any(n["promotable"] for n in others):
         found.append(f"nobody could take over{_because(_untold_reasons(others))}")
     if cluster["warnings"]:
         found.append(f"{count(len(cluster['warnings']), 'warning')} below")

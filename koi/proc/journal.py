@@ -50,7 +50,7 @@ class JournalFile:
         except OSError as error:
             if not self.told:
                 self.told = True
-                log.get().error(f"the journal {self.path} cannot be written: {error.strerror}; 'koi why' will lack what happens now")
+                log.get().error(f"the journal {self.path} cannot be written: {error.strerror}; 'koi why' lacks what happens now")
 
     def newest(self, limit: int = MAX_ENTRIES) -> list[Entry]:
         """The last entries, oldest first; a line that cannot be read is left out."""
