@@ -165,7 +165,7 @@ def _why_no_leader(cluster: JSON) -> str:
     quorum = cluster["quorum"]
     heard_of = f"{quorum['have']} of {quorum['electors']} electors heard, {quorum['need']} needed"
     why = printable(cluster.get("nobody") or "").rstrip(".").removeprefix("there is no leader: ")
-    return f"{why} ({heard_of})" if why else heard_of
+    return why or heard_of
 
 
 def _last_known_master(cluster: JSON) -> str:

@@ -188,7 +188,7 @@ class Control:
             self.replies.redirect(waiting.request.id, leader)
         elif waiting.give_up is not None and now >= waiting.give_up:
             self._end(waiting.request.id)
-            self.replies.refuse(waiting.request.id, f"no leader, so nothing can be agreed: {snapshot.nobody()}")
+            self.replies.refuse(waiting.request.id, f"nothing can be agreed: {snapshot.nobody()}")
 
     # --- reading ---
 

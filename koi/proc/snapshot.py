@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Optional
 from koi import __version__
 from koi.core import arbiter
 from koi.core.arbiter import View
+from koi.core.blank import Blank
+from koi.core.election import FOLLOWER
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, Report, ServiceInfo, Witness
 
 if TYPE_CHECKING:
@@ -98,13 +100,18 @@ class Snapshot:
         return self.machine.nobody or "a master is being chosen"
 
     def _why_no_leader(self) -> str:
-        roles = self.machine.roles
+        roles, name, need = self.machine.roles, self.config.node.name, self.machine.seat.majority
         if roles.blank is not None:
-            return (
-                f"{self.config.node.name} has no state file and asks the other electors first"
-                f" ({len(roles.blank.known)} of the {roles.blank.need} it needs have answered)"
-            )
-        return f"{self.config.node.name} is {roles.role} and hears no majority of the {self.electors} electors"
+            answered = f"{len(roles.blank.known)} of the {roles.blank.need} that it needs have answered"
+            return f"{name} has no state file and asks the other electors first ({answered}); {self._blank_ends(roles.blank)}"
+        if roles.role == FOLLOWER:
+            return f"{name} is follower and hears no leader; an election follows"
+        return f"{name} is {roles.role} and hears no majority of the {self.electors} electors ({need} needed)"
+
+    def _blank_ends(self, blank: Blank) -> str:
+        if blank.complete():
+            return f"it takes part in {max(blank.safe_at - self.now, 0.0):.1f} s"
+        return f"it takes part in {max(blank.gives_up_at - self.now, 0.0):.0f} s at the latest"
 
     # --- warnings ---
 

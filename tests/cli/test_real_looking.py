@@ -95,6 +95,29 @@ def test_nodes_of_another_version_are_named(koi: Koi) -> None:
             koi.cluster[name].start()
 
 
+def test_without_a_majority_everything_says_so(koi: Koi) -> None:
+    for name in "bc":
+        koi.cluster[name].kill_all()
+    until("a has no leader", lambda: koi.json("status")["cluster"]["leader"] is None)
+    until("a stands for election", lambda: koi.json("status")["nodes"][0]["elector"] == "candidate")
+    seen = {koi("status") or koi.out.splitlines()[0] for _ in range(20)}
+    alone = "No leader: a is candidate and hears no majority of the 3 electors (2 needed)"
+    assert any(line.startswith(alone) for line in seen), seen
+    assert koi("status", "--check") == 2 and koi.out.startswith("KOI CRITICAL - No leader: a is ")
+    assert koi("wait", "quorum", "--timeout", "0.3") == 3 and "not true within 0.3 s: quorum" in koi.err
+    assert koi("promote", "a") == 1 and "nothing can be agreed: there is no leader: a is" in koi.err
+
+
+def test_an_elector_without_its_state_says_what_it_waits_for(koi: Koi) -> None:
+    for name in "abc":
+        koi.cluster[name].kill_all()
+    (koi.cluster["a"].folder / "state/elector.json").unlink()
+    koi.cluster["a"].start()
+    until("a answers", lambda: koi("-t", "0.3", "status") == 0)
+    assert "a has no state file and asks the other electors first (0 of the 2 that it needs have answered)" in koi.out
+    assert "it takes part in" in koi.out and "at the latest" in koi.out
+
+
 def test_every_node_tells_the_same(koi: Koi, master: str) -> None:
     for node in "abcd":
         assert koi.json("status", node=node)["cluster"]["master"] == master
