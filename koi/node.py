@@ -27,6 +27,11 @@ Exit codes: 0 stopped in order; 1 failed, with the reason; 2 usage or configurat
 
 from __future__ import annotations
 
+# ruff: noqa: E402, I001 (what has fork hooks is imported before all else)
+from koi.proc import forkhooks
+
+forkhooks.import_without()
+
 import os
 import pwd
 import sys

@@ -175,7 +175,7 @@ def title(name: str, node: str, state: Optional[str] = None) -> str:
 
 
 def reset_signals() -> None:
-    """Forget root's handlers; called with all signals blocked, after root's loop was closed."""
+    """Forget root's handlers; called with them blocked, after root's loop was closed."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for signum in DISREGARDED:

@@ -1,6 +1,6 @@
 """Root's children as processes: forking them, hearing them, killing them, and seeing them end.
 
-Rule: fork only, from a process without threads, with all signals blocked until the child has dropped what it inherited:
+Rule: fork only, from a process without threads, with root's signals blocked until the child has dropped what it inherited:
 the pipe ends of its siblings, root's loop, systemd's socket, and (workers excepted) the node's lock. Nothing here
 blocks and nothing here decides when a child is started or what its end means.
 """
@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Optional
 from koi import log
 from koi.core.pipe import Stop
 from koi.proc.cell import LeaseCell
-from koi.proc.child import ELECTOR, SERVICE, Context, live, reset_signals
+from koi.proc.child import DISREGARDED, ELECTOR, SERVICE, Context, live, reset_signals
 from koi.proc.link import Link, pair
 from koi.proc.loop import Loop, now
 from koi.proc.supervise import Child
@@ -25,6 +25,8 @@ Main = Callable[[Context], None]
 Outfit = Callable[[Child], dict[str, Any]]
 """What a child is born with besides its pipe: the fields of its Context."""
 
+BLOCKED = (signal.SIGCHLD, *DISREGARDED)
+"""What the new process must not get before it has dropped root's handlers."""
 DRAIN_S = 5.0
 """A child whose full pipe has not moved for this long is killed."""
 PIPE_END_S = 0.1
@@ -76,7 +78,7 @@ class Family:
             ours, theirs = pair()
         except OSError as error:
             return self._not_born(child, error)
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -87,7 +89,7 @@ class Family:
             theirs.close()
             return self._not_born(child, error)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         child.born(pid, ours, now(), hang_s)
         self._by_pid[pid] = child

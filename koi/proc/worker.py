@@ -56,6 +56,8 @@ WATCHED = frozenset({STARTED, PROMOTING, PROMOTED, DEMOTING})
 """States in which `watch` runs."""
 NOT_FOR_SCRIPTS = ("KOI_SECRET", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 """Variables of koinode that are not its scripts' business."""
+OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS} | {"KOI_SHARE": SHARE}
+"""Read once, in root: a copy of its own would cost each worker a quarter of a megabyte."""
 
 Event = Callable[[], list[Any]]
 
@@ -74,8 +76,6 @@ class Worker(Takeover):
         self.settings = settings(context, own)
         self.directory = directory(context, own)
         self.mark = mark(self.settings)
-        self.environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS}
-        self.environment["KOI_SHARE"] = SHARE
         self.service = Service(self.settings)
         self.old_marks: list[leftovers.Mark] = []
         self.script: Optional[Script] = None
@@ -210,7 +210,7 @@ class Worker(Takeover):
         self, effect: RunScript, name: str, command: list[str], timeout: Optional[float], on_end: Callable[[str, Script], None],
     ) -> Optional[Script]:
         """Start a command; None: it did not start, or there is none, which the machine has been told."""
-        environment: Mapping[str, str] = {**self.environment, **dict(effect.environment), "KOI_ACTION": name}
+        environment: Mapping[str, str] = {**OWN_ENVIRONMENT, **dict(effect.environment), "KOI_ACTION": name}
         ended = partial(on_end, effect.action)
         try:
             self._enter(name)
