@@ -15,17 +15,7 @@ from koi.core.challenge import Challenger
 from koi.core.desk import Desk
 from koi.core.leadership import Leadership
 from koi.core.ledger import Acceptor
-from koi.core.messages import (
-    Ack,
-    Answer,
-    Challenge,
-    Heartbeat,
-    Hello,
-    Known,
-    Nack,
-    Resign,
-    Vote,
-)
+from koi.core.messages import Ack, Answer, Challenge, Heartbeat, Hello, Known, Nack, Resign, Vote
 from koi.core.messages import (
     Election as Call,
 )

@@ -21,7 +21,7 @@ FAULTS = (
     "crashes", "its disk is lost", "elector killed", "runner killed", "paused until", "partition", "one way", "pair", "loss 0.3",
     "root dies", "a new root takes over", "starts again", "maintenance on", "maintenance off", "may still be active",
     "command    stop", "promote ended: 1", "demote ended: 1", "stop ended: 1", "demote ended: None", "everything killed",
-    "leader -> follower", "its disk is full", "the whole tree is killed", "everything killed: a dead koinode left it",
+    "leader -> follower", "its disk is full", "the whole tree is killed",
 )
 
 
