@@ -166,8 +166,8 @@ class Elector:
 
     def _remember(self, origin: Hashable, report: Report, now: float) -> None:
         known = self.reports.get(report.name)
-        if report.services is None and known is not None and known.report.digest == report.digest:
-            report = replace(report, services=known.report.services)
+        if report.services is None and known is not None and known.report.boot == report.boot:
+            report = replace(report, services=known.report.services, digest=known.report.digest)  # an older list than none
         if known is not None or len(self.reports) < MAX_RUNNERS:
             self.reports[report.name] = Seen(report, now, origin)
 

@@ -1,7 +1,8 @@
 """What a runner tells the electors, and when (docs/protocol.md rule 5.1).
 
 A master each H, others each 3 H, at once when anything in it changes or when nudged. Every report goes to every
-elector under one number; the list of services travels only to an elector that does not know its digest.
+elector under one number; the list of services travels only to an elector that does not know its digest. A long list is
+followed at once by a report without it, so that no lease hangs on a large datagram.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ IDLE_BEATS = 3
 
 DETAIL_BEATS = 0.25
 """Changes of services that decide nothing are told at most once in so many H."""
+
+LIGHT_LIST = 20
+"""Services whose list fits one packet of any network. A longer one may be lost again and again, where fragments are dropped."""
 
 MAX_WARNINGS = 4
 
@@ -69,14 +73,22 @@ class Reporter:
         self._note_change(self._deciding(why), self._details(why, hears, digest), now)
         if now < self.due:
             return []
-        self.number += 1
-        self.sent_at = now
-        self.last = self._build(why, hears, digest, now)
         runner = self.runner
-        runner.lease.note_sent(self.number, now)
         beats = 1 if runner.holding is not None else IDLE_BEATS
-        self.due = now + beats * runner.timing.heartbeat
-        return [Send(name, self._for(name, self.last)) for name in runner.settings.electors]
+        self.sent_at, self.due = now, now + beats * runner.timing.heartbeat
+        lacking = [name for name in runner.settings.electors if self.digests.get(name) != digest]
+        self.last = report = self._next(self._build(why, hears, digest, now), now)
+        sends = [Send(name, self._for(name, report)) for name in runner.settings.electors]
+        if lacking and len(self.listed) > LIGHT_LIST:
+            self.last = report = self._next(report, now)
+            sends += [Send(name, report) for name in lacking]
+        return sends
+
+    def _next(self, report: Report, now: float) -> Report:
+        """Under a number of its own."""
+        self.number += 1
+        self.runner.lease.note_sent(self.number, now)
+        return replace(report, number=self.number)
 
     def _note_change(self, deciding: tuple[Any, ...], details: tuple[Any, ...], now: float) -> None:
         """What decides something is told at once, the rest soon."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 
 from koi.core import timing
 from koi.core.effects import Send
+from koi.core.elector import Elector
+from koi.core.ledger import Record
 from koi.core.messages import Report, ServiceInfo, State, Vouch
 from koi.core.pipe import Heritage, ServiceState
 from koi.core.recovery import Recovery
-from koi.core.reporting import DETAIL_BEATS, IDLE_BEATS, MAX_WARNINGS
+from koi.core.reporting import DETAIL_BEATS, IDLE_BEATS, LIGHT_LIST, MAX_WARNINGS
 from koi.core.runner import Runner, RunnerSettings
+from koi.core.seat import Seat
 
 T = timing.derive(3.0)
 H = T.heartbeat
@@ -114,6 +118,42 @@ def test_the_list_of_services_travels_only_to_those_that_do_not_know_it() -> Non
     known = {e.to: e.message.services for e in one.handle_timer(100.3) if isinstance(e, Send)}
     assert known == {"a": None, "b": (service().info,), "c": (service().info,)}
     assert {r.digest for r in found} == {one.reporter.digest}
+
+
+def test_a_long_list_is_followed_by_a_report_without_it_until_it_is_known() -> None:
+    """Found: where large datagrams are lost, a node with many services was heard by nobody, and lost its lease at a change."""
+    one = runner()
+    names = [f"service-{number}" for number in range(LIGHT_LIST + 1)]
+    for name in names:
+        one.define(name, None, False, 100.0)
+        one.service(ServiceState(ServiceInfo(name, None, "Started"), False), 100.0)
+    one.root_seen(101.0)
+    one.reporter.soon(101.0)
+    effects = one.handle_timer(101.0)
+    long, short = reports(effects)[:3], reports(effects)[3:]
+    assert {len(r.services or ()) for r in long} == {len(names)} and {r.services for r in short} == {None}
+    assert {r.number for r in long} == {one.reporter.number - 1} and {r.number for r in short} == {one.reporter.number}
+    one.receive("a", State("boot-of-x", one.reporter.number, (1, 1), digest=one.reporter.digest), 101.001)
+    one.receive("b", State("boot-of-x", one.reporter.number, (1, 1)), 101.001)
+    one.reporter.soon(102.0)
+    told = [(e.to, e.message.services is None) for e in one.handle_timer(102.0) if isinstance(e, Send)]
+    assert told == [("a", True), ("b", False), ("c", False), ("b", True), ("c", True)]
+
+
+def test_an_elector_keeps_the_list_it_knows_until_a_newer_one_comes() -> None:
+    elector = Elector(Seat("a", ELECTORS, "boot-a"), T, Record(), random.Random(1), 0.0)
+
+    def hear(number: int, digest: str, *services: ServiceInfo) -> tuple[str, tuple[ServiceInfo, ...] | None]:
+        report = Report("x", "boot-of-x", number, digest=digest, services=services or None)
+        [answer] = [e.message for e in elector.report(("x", 1), report, 1.0) if isinstance(e, Send)]
+        return answer.digest, elector.reports["x"].report.services
+
+    old, new = ServiceInfo("vip", 10, "Started"), ServiceInfo("vip", 10, "Promoted")
+    assert hear(1, "1", old) == ("1", (old,))
+    assert hear(2, "2") == ("", (old,))
+    assert hear(3, "2") == ("", (old,))
+    assert hear(4, "2", new) == ("2", (new,))
+    assert hear(5, "2") == ("2", (new,))
 
 
 def test_the_digest_changes_with_the_list_and_differs_between_boots() -> None:
