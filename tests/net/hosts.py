@@ -134,6 +134,14 @@ class Hosts:
         """One of the networks dies for everybody."""
         self._set(("network", network), f"ip saddr {NETWORKS[network]}.0/24 drop")
 
+    def break_family(self, family: str) -> None:
+        """IPv4 ("ip") or IPv6 ("ip6") dies for everybody."""
+        self._set(("family", family), f"meta protocol {family} drop")
+
+    def swallow(self, size: int) -> None:
+        """Packets above this size are lost, without a word, as behind a router that drops fragments."""
+        self._set(("size",), f"meta length > {size} drop")
+
     def heal(self) -> None:
         """Everything works again."""
         self._rules.clear()

@@ -59,6 +59,7 @@ class NetCluster(RealCluster):
     def __init__(
         self, hosts: Hosts, folder: Path, electors: Optional[str] = None, runners: Optional[str] = None, failover: str = "1s",
         extra: str = "", addresses: Optional[dict[str, str]] = None, bind: str = '["::"]',
+        preferences: Optional[dict[str, int]] = None,
     ) -> None:
         self.hosts, self.folder = hosts, folder
         self.failover = float(failover.rstrip("s"))
@@ -73,7 +74,7 @@ class NetCluster(RealCluster):
         for node in self.nodes.values():
             node.config.write_text(
                 f"node:\n  name: {node.name}\n  runner: {str(node.runner).lower()}\n  state_dir: {node.folder}/state\n"
-                f"  run_dir: {node.folder}/run\n"
+                f"  run_dir: {node.folder}/run\n  preference: {(preferences or {}).get(node.name, 0)}\n"
                 f"cluster:\n  password: {PASSWORD}\n  bind: {bind}\n  electors: {{{listed}}}\n{extra}"
                 f"service:\n  folder: {node.services}\n"
                 f"time:\n  failover: {failover}\n  status_interval: 1s\n  auto_recover_time: 1s\n"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import string
 import time
 from pathlib import Path
 
 import pytest
 
+from koi.core.reporting import LIGHT_LIST
 from tests.cluster import until
 from tests.net.hosts import NETWORKS, Hosts, needs_namespaces
 from tests.net.netcluster import NetCluster
@@ -24,6 +27,22 @@ def test_one_of_two_networks_dies_and_nothing_moves(tmp_path: Path) -> None:
             master, leader = cluster.settled()
             for network in (0, 1):
                 hosts.break_network(network)
+                watch_quiet(cluster, 4.0)
+                assert cluster.leader("a") == leader
+                hosts.heal()
+            assert cluster.settled()[0] == master
+            cluster.check()
+
+
+@pytest.mark.long
+def test_one_of_two_families_dies_and_nothing_moves(tmp_path: Path) -> None:
+    with Hosts("abc") as hosts:
+        both = {n: f'[{hosts.address(n)}, "{hosts.ipv6(n)}"]' for n in "abc"}
+        with NetCluster(hosts, tmp_path, failover="2s", addresses=both) as cluster:
+            cluster.start()
+            master, leader = cluster.settled()
+            for family in ("ip", "ip6"):
+                hosts.break_family(family)
                 watch_quiet(cluster, 4.0)
                 assert cluster.leader("a") == leader
                 hosts.heal()
@@ -56,6 +75,39 @@ def test_bound_to_one_address_of_the_host(tmp_path: Path) -> None:
         since = time.time()
         hosts.cut(master)
         cluster.expect_failover(master, since)
+        cluster.check()
+
+
+def test_a_master_whose_address_changes_stays_master(tmp_path: Path) -> None:
+    """A host without an elector stands in no configuration: it goes on from wherever it is."""
+    with Hosts("abcd") as hosts, NetCluster(hosts, tmp_path, electors="abc", runners="cd", preferences={"d": 10}) as cluster:
+        cluster.start()
+        assert cluster.settled()[0] == "d"
+        hosts.renumber("d", f"{NETWORKS[0]}.77")
+        until("it is seen at its new address", lambda: f"{NETWORKS[0]}.77" in str(cluster.hosted["a"].ask()))
+        watch_quiet(cluster)
+        assert cluster.settled()[0] == "d"
+        cluster.check()
+
+
+LETTERS = string.ascii_letters + string.digits
+FRAGMENTS = 1400
+"""Bytes: no fragment of a larger datagram passes."""
+
+
+def test_where_large_datagrams_are_lost_a_node_of_many_services_is_master(tmp_path: Path) -> None:
+    """The list of its services takes more than one packet, and never arrives."""
+    chance = random.Random(1)
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, runners="ab", failover="2s") as cluster:
+        for name in "ab":
+            for _ in range(LIGHT_LIST + 5):
+                (cluster[name].services / "".join(chance.choices(LETTERS, k=63))).mkdir()
+        hosts.swallow(FRAGMENTS)
+        cluster.start()
+        master = cluster.wait_holder(30.0)
+        (cluster[master].services / "new").mkdir()
+        watch_quiet(cluster)
+        assert cluster.holder() == master
         cluster.check()
 
 

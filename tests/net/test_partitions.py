@@ -29,26 +29,26 @@ def other(cluster: NetCluster, *names: str) -> str:
     return next(n for n in cluster.hosts.names if n not in names)
 
 
-def test_a_host_that_is_cut_off_is_replaced_and_comes_back_as_backup(tmp_path: Path) -> None:
-    """First the master's host, then the leader's, which is the master's too if both are on one."""
-    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path) as cluster:
+def test_the_leaders_host_the_masters_and_that_of_both_are_cut_off(tmp_path: Path) -> None:
+    """A lost leader moves no master; a lost master is replaced in time, whoever leads; back again it stays a backup."""
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, preferences={"b": 10, "a": 5}) as cluster:
         cluster.start()
-        master, leader = cluster.settled()
-        since = time.time()
-        hosts.cut(master)
-        new = cluster.expect_failover(master, since)
+        assert cluster.settled() == ("b", "c")
+        hosts.cut("c")
+        until("b leads", lambda: cluster.leader("b") == "b")
+        assert cluster.holder() == "b"
         hosts.heal()
-        assert cluster.settled(new)[0] == new
-        _, leader = cluster.settled(new)
+        assert cluster.settled("b") == ("b", "b")
         since = time.time()
-        hosts.cut(leader)
-        if leader == new:
-            new = cluster.expect_failover(leader, since)
-        else:
-            until("a new leader", lambda: cluster.leader(other(cluster, leader)) not in (None, leader))
-            assert cluster.holder() == new
+        hosts.cut("b")
+        assert cluster.expect_failover("b", since) == "a"
         hosts.heal()
-        assert cluster.settled(new)[0] == new
+        assert cluster.settled() == ("a", "c")
+        since = time.time()
+        hosts.cut("a")
+        assert cluster.expect_failover("a", since) == "b"
+        hosts.heal()
+        assert cluster.settled("b")[0] == "b"
         watch_quiet(cluster, 1.0)
         cluster.check()
 
@@ -64,6 +64,19 @@ def test_loss_in_one_direction(tmp_path: Path) -> None:
             new = cluster.expect_failover(master, since)
             hosts.heal()
             assert cluster.settled(new)[0] == new
+        cluster.check()
+
+
+def test_one_way_between_master_and_leader_moves_nothing(tmp_path: Path) -> None:
+    """What one of them sends to the other is lost, and then the other way: the rest hear both."""
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, preferences={"a": 10}) as cluster:
+        cluster.start()
+        assert cluster.settled() == ("a", "c")
+        for source, target in (("a", "c"), ("c", "a")):
+            hosts.drop(source, target)
+            watch_quiet(cluster)
+            hosts.heal()
+            assert cluster.settled()[0] == "a"
         cluster.check()
 
 
