@@ -6,13 +6,14 @@ import os
 import random
 import select
 import socket
+import threading
 import time
 from typing import Callable, Iterator
 
 from koi.core.messages import Hello
 from koi.wire.codec import encode
 from koi.wire.seal import Opener, Sealer, cluster_key
-from koi.wire.udp import Endpoint
+from koi.wire.udp import Address, Endpoint
 from tests.cluster import PASSWORD, RealCluster
 
 CLUSTER = 13
@@ -91,6 +92,49 @@ def flood(ports: list[int], rate: int, seconds: float, captured: list[bytes]) ->
             if int(passed * rate) <= sent:
                 time.sleep(0.001)
     return sent
+
+
+class Rebinding:
+    """A router that gives the client behind it a new port whenever it is told to, and loses what comes to the old ones."""
+
+    def __init__(self, server: Address) -> None:
+        self.server, self.due = server, False
+        self.front, self.back = _bound(), _bound()
+        self.client: Address | None = None
+        self.address: Address = self.front.getsockname()
+        self.open = True
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+
+    def _work(self) -> None:
+        while self.open:
+            for sock in select.select([self.front, self.back], [], [], 0.1)[0]:
+                if sock is self.back and self.client is not None:
+                    self.front.sendto(self.back.recv(65_535), self.client)
+                elif sock is self.front:
+                    datagram, self.client = self.front.recvfrom(65_535)
+                    self._rebind()
+                    self.back.sendto(datagram, self.server)
+                    break
+
+    def _rebind(self) -> None:
+        if self.due:
+            self.due = False
+            self.back.close()
+            self.back = _bound()
+
+    def close(self) -> None:
+        """Relay no more."""
+        self.open = False
+        self.thread.join()
+        self.front.close()
+        self.back.close()
+
+
+def _bound() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
 
 
 def rss_kb(pid: int) -> int:

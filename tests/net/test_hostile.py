@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 import zlib
 from typing import Iterator
 
 import pytest
 
+from koi.client import Client
 from koi.core.messages import Request, Response
+from koi.wire.codec import encode
+from koi.wire.seal import COOKIE_MAGIC, Sealer
 from koi.wire.udp import Endpoint
 from tests.cluster import Node, RealCluster, until
-from tests.net.hostile import capture, flood, insider, replay, rss_kb
+from tests.net.hostile import CLUSTER, KEY, Rebinding, capture, flood, insider, replay, rss_kb
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="capturing and forging packets needs root")
 RATE, FLOOD_S, MAX_GROWTH_KB = 20_000, 3.0, 8_000
@@ -106,6 +110,33 @@ def test_an_insiders_bombs_and_nonsense_change_nothing(cluster: RealCluster) -> 
     until("noticed", lambda: any(told(node, words) for words in faults))
     assert elector(node) == pid and rss_kb(pid) - memory < MAX_GROWTH_KB
     assert epoch(cluster) == before
+
+
+def test_without_the_cookie_nobody_gets_more_than_he_sent(cluster: RealCluster) -> None:
+    """The largest question there is for the smallest request: one Cookie datagram, and nothing more until it is shown."""
+    node, sealer = cluster.any(), Sealer(KEY, CLUSTER, os.urandom(16))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        for number in range(50):
+            request = sealer.seal(encode("x", Request(f"{number:x}", "status", ())))
+            stranger.sendto(request, ("127.0.0.1", node.port))
+            assert select.select([stranger], [], [], 10)[0]
+            answer = stranger.recv(65_535)
+            assert answer[:3] == COOKIE_MAGIC and len(answer) <= len(request)
+            assert not select.select([stranger], [], [], 0.01)[0]
+
+
+def test_a_client_whose_address_changes_is_known_again_at_once(cluster: RealCluster) -> None:
+    """Behind a router that has given it another port, its old cookie fits no more."""
+    node = cluster.any()
+    router = Rebinding(("127.0.0.1", node.port))
+    try:
+        with Client(str(node.config), host="127.0.0.1", port=router.address[1], timeout=5.0) as client:
+            for _ in range(5):
+                router.due = True
+                assert client.local()["name"] == node.name and not router.due
+    finally:
+        router.close()
 
 
 def test_a_thousand_clients_at_once(cluster: RealCluster) -> None:
