@@ -118,6 +118,7 @@ class Snapshot:
     def warnings(self) -> list[str]:
         """Everything that an administrator should mend."""
         found = [*self._own_warnings(), *self._told_warnings(), *self._config_warnings(), *self._version_warnings()]
+        found += self._place_warnings()
         return list(dict.fromkeys(found))
 
     def _own_warnings(self) -> list[str]:
@@ -169,6 +170,19 @@ class Snapshot:
         if not other:
             return []
         return [f"{', '.join(other)}, {self.config.node.name} runs {__version__}: end the upgrade before using what only one has"]
+
+    def _place_warnings(self) -> list[str]:
+        """A runner that is called like an elector on another machine: orders for one of them may reach the other."""
+        found = []
+        for name, seen in sorted(self.machine.reports.items()):
+            hosts = sorted({host for host, _ in self.shell.electors.addresses.get(name, ())})
+            origin = seen.origin[0] if isinstance(seen.origin, tuple) else None
+            if hosts and origin not in hosts and arbiter.heard(self.view, name):
+                found.append(
+                    f"two machines are called {name}: its runner is at {origin}, its elector at {', '.join(hosts)};"
+                    " give one of them another node.name, or correct cluster.electors"
+                )
+        return found
 
     # --- nodes ---
 

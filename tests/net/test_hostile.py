@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 import zlib
+from pathlib import Path
 from typing import Iterator
 
 import pytest
@@ -173,6 +174,25 @@ def _ask_all(clients: list[Endpoint], address: tuple[str, int], start: int, answ
                 if any(isinstance(r.message, Response) for r in clients[number - start].receive()):
                     answered.add(number)
                     waiting.pop(number, None)
+
+
+def test_a_runner_called_like_an_elector_elsewhere_is_named(tmp_path: Path) -> None:
+    """Both work, but whoever asks for one of them by name may reach the other."""
+    with RealCluster(tmp_path, runners="bc") as cluster:
+        twin = Node(cluster, "twin", cluster["a"].port, True, False)
+        text = cluster["a"].config.read_text().replace(str(cluster["a"].folder), str(twin.folder))
+        text = text.replace("runner: false", "elector: false").replace("bind: [127.0.0.1]", "bind: [127.0.0.2]")
+        twin.config.write_text(text)
+        twin.config.chmod(0o600)
+        cluster.nodes["twin"] = twin
+        cluster.start()
+
+        def warned() -> str:
+            warnings = cluster.status().get("cluster", {}).get("warnings", ())
+            return next((w for w in warnings if "called a" in w), "")
+
+        assert until("the warning", warned).startswith(
+            "two machines are called a: its runner is at 127.0.0.2, its elector at 127.0.0.1; give one of them another node.name")
 
 
 def test_two_nodes_of_one_name_are_named_and_the_younger_is_refused(cluster: RealCluster) -> None:
