@@ -1,6 +1,7 @@
-"""The long run: `python -m tests.sim --seeds 20000 [--from N] [--jobs N] [--off RULE ...]`.
+"""The long run: `python -m tests.sim --seeds 20000 [--from N] [--jobs N] [--off RULE ...] [--family NAME] [--shape E,R]`.
 
-`KOI_SEED=n` replays one seed with its trace.
+`KOI_SEED=n` replays one seed with its trace. A family is a directed scenario of families.py; the shape, how many electors
+and runners.
 """
 
 from __future__ import annotations
@@ -11,27 +12,30 @@ import os
 import sys
 import time
 from functools import partial
+from typing import Callable
 
+from tests.sim import families
 from tests.sim.measure import measure
+from tests.sim.plan import Plan
 from tests.sim.run import Outcome, simulate
 from tests.sim.switches import NAMES
 
 REPORT_EVERY = 500
 
 
-def replay(seed: int, off: tuple[str, ...]) -> int:
+def replay(seed: int, run: Callable[..., Outcome]) -> int:
     """Print the trace of one seed; 1 when it breaks something."""
-    outcome = simulate(seed, off, tracing=True)
+    outcome = run(seed, tracing=True)
     print("\n".join(outcome.trace))
     print(f"seed {seed}: {outcome.broken or 'all is well'}")
     return int(bool(outcome.broken))
 
 
-def long_run(seeds: range, jobs: int, off: tuple[str, ...]) -> int:
+def long_run(seeds: range, jobs: int, run: Callable[..., Outcome]) -> int:
     """Run many seeds; 1 when any breaks something."""
     began, bad, events, begun = time.monotonic(), [], 0, 0
     with multiprocessing.Pool(jobs) as pool:
-        for done, outcome in enumerate(pool.imap_unordered(partial(simulate, off=off), seeds, chunksize=10), 1):
+        for done, outcome in enumerate(pool.imap_unordered(run, seeds, chunksize=10), 1):
             events, begun = events + outcome.events, begun + outcome.begun
             if outcome.broken:
                 bad.append(outcome)
@@ -51,6 +55,11 @@ def _words(outcome: Outcome) -> str:
     return f"seed {outcome.seed}: {kind}: {outcome.broken}; KOI_SEED={outcome.seed} python -m tests.sim replays it"
 
 
+def _shape(text: str) -> tuple[int, int]:
+    electors, runners = map(int, text.split(","))
+    return electors, runners
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -58,11 +67,14 @@ def main() -> int:
     parser.add_argument("--from", dest="first", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--off", action="append", default=[], choices=NAMES, help="turn a rule off")
+    parser.add_argument("--family", choices=("one_sided", "stopped_clocks"), help="in place of all kinds of faults")
+    parser.add_argument("--shape", type=_shape, metavar="ELECTORS,RUNNERS")
     options = parser.parse_args()
-    off = tuple(options.off)
+    family = Plan.schedule if options.family is None else getattr(families, options.family)
+    run = partial(simulate, off=tuple(options.off), shape=options.shape, family=family)
     if "KOI_SEED" in os.environ:
-        return replay(int(os.environ["KOI_SEED"]), off)
-    code = long_run(range(options.first, options.first + options.seeds), options.jobs, off)
+        return replay(int(os.environ["KOI_SEED"]), run)
+    code = long_run(range(options.first, options.first + options.seeds), options.jobs, run)
     for measured in measure(30):
         print(measured.line(3.0))
     return code

@@ -9,7 +9,8 @@ from typing import Callable
 
 from tests.sim.host import Host
 from tests.sim.judge import leader_of, master_of
-from tests.sim.plan import FAULTS_UNTIL_S, Plan
+from tests.sim.plan import FAULTS_UNTIL_S, RATES, Plan
+from tests.sim.world import Clock
 
 MASTER = "a"
 """A runner without an elector in the shape (3, 4): its electors are b, c and d."""
@@ -190,3 +191,51 @@ def dead_trees(plan: Plan) -> None:
 
     plan.schedule()
     plan.world.at(SETTLED_S / 2 + random.random(), kill)
+
+
+def one_sided(plan: Plan) -> None:
+    """Links that work in one direction only, others every moment; clocks as far apart as they may be; disks that fill up."""
+    network, random, names = plan.cluster.network, plan.random, list(plan.cluster.hosts)
+    pairs = [(one, other) for one in names for other in names if one != other]
+
+    def scenario() -> None:
+        if plan.world.now >= FAULTS_UNTIL_S:
+            return
+        network.cut = {pair for pair in pairs if random.random() < chance}
+        network.loss = random.choice((0.0, 0.0, 0.2))
+        leader = leader_of(plan.cluster)
+        if leader is not None and random.random() < 0.3:
+            plan.send(leader, random.choice(("promote", "promote", "elect")), random.choice(names))
+        host = plan.cluster.hosts[random.choice(names)]
+        host.full_disk = random.random() < 0.2
+        plan.world.after(random.uniform(0.5, 6.0), setattr, host, "full_disk", False)
+        plan.world.after(random.choice((0.2, 1.0, 3.0)) * random.random(), scenario)
+
+    chance = random.choice((0.1, 0.3, 0.5))
+    for host in plan.cluster.hosts.values():
+        host.clock = Clock(plan.world, random.uniform(0, 1e5), random.choice(RATES))
+        plan.world.at(random.uniform(0.0, 0.3), host.start)
+    plan.world.at(4.0, scenario)
+
+
+def stopped_clocks(plan: Plan) -> None:
+    """Electors on machines without a runner stop, and their clocks with them, while the rest goes on under faults."""
+    random = plan.random
+    alone = [host for host in plan.cluster.hosts.values() if not host.priorities]
+    plan.schedule()
+
+    def stop() -> None:
+        host = random.choice(alone)
+        elector, seconds = host.elector, random.uniform(0.5, 8.0)
+        if plan.world.now + seconds >= FAULTS_UNTIL_S:
+            return
+        plan.world.after(random.uniform(1.0, 10.0), stop)
+        if elector is not None and elector.paused_until <= plan.world.now:
+            plan.world.say(elector.name, f"stops with its clock for {seconds:.3f} s")
+            elector.paused_until = plan.world.now + seconds
+            plan.world.at(elector.paused_until, set_back, host, seconds)
+
+    def set_back(host: Host, seconds: float) -> None:
+        host.clock.offset -= host.clock.rate * seconds
+
+    plan.world.at(5.0, stop)

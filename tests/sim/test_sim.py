@@ -10,8 +10,9 @@ import os
 
 import pytest
 
+from tests.sim import families
 from tests.sim.measure import Measured, measure
-from tests.sim.run import Outcome, simulate
+from tests.sim.run import Family, Outcome, simulate
 
 SEEDS = 300
 PROCESSES = 2
@@ -35,6 +36,15 @@ def test_random_faults_break_nothing() -> None:
             outcomes = pool.map(simulate, range(1, SEEDS + 1), chunksize=10)
         assert sum(o.begun for o in outcomes) > SEEDS
     assert [f"KOI_SEED={o.seed}: {o.broken}" for o in outcomes if o.broken] == []
+
+
+@pytest.mark.parametrize(("family", "shape"), [
+    (families.one_sided, (7, 7)), (families.one_sided, (5, 2)), (families.one_sided, (3, 3)),
+    (families.stopped_clocks, (4, 2)), (families.stopped_clocks, (3, 2)),
+])
+def test_links_of_one_direction_distant_clocks_full_disks_and_stopped_electors(family: Family, shape: tuple[int, int]) -> None:
+    """More of each: `python -m tests.sim --family one_sided --shape 7,7 --seeds 1000`."""
+    assert [f"seed {seed}: {o.broken}" for seed in range(4) if (o := simulate(seed, shape=shape, family=family)).broken] == []
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
