@@ -29,6 +29,8 @@ class Commanded(Node):
     commands: list[NodeCommand]
     went_down: set[str]
     """Ids of restart commands whose service has been seen stopping."""
+    failed_anew: set[str]
+    """Ids of commands during which the node has failed."""
 
     def _take(self, command: NodeCommand, now: float) -> None:
         """Begin to carry a command out, or refuse it."""
@@ -87,6 +89,7 @@ class Commanded(Node):
             if result is not None:
                 self.commands.remove(command)
                 self.went_down.discard(command.id)
+                self.failed_anew.discard(command.id)
                 self.out.append(Tell("elector", result))
 
     def _result(self, command: NodeCommand) -> Optional[NodeResult]:
@@ -100,8 +103,9 @@ class Commanded(Node):
         if self.stopped and command.verb == "recover":
             what = f"failures of {name} are forgotten; it is stopped by hand, 'koi start {name}' starts it"
             return NodeResult(command.id, True, what)
-        if self.failed and self.recover_at is None and self._all_ended():
-            return NodeResult(command.id, False, f"{name} failed again ({self.last_failure}); see 'koi failures'")
+        if command.id in self.failed_anew:
+            again = " again" if command.verb == "recover" else ""
+            return NodeResult(command.id, False, f"{name} failed{again} ({self.last_failure}); see 'koi failures'")
         return None
 
     def _restarted(self, command: NodeCommand) -> Optional[NodeResult]:

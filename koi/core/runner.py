@@ -81,6 +81,7 @@ class Runner(Upkept):
         """Root has not spoken for M: no lease is renewed (rule 6.6)."""
         self.commands: list[NodeCommand] = []
         self.went_down: set[str] = set()
+        self.failed_anew: set[str] = set()
         self.watchdog_trouble = ""
 
     # --- events ---
@@ -218,6 +219,7 @@ class Runner(Upkept):
         self.failed, self.failed_at = service, now
         self.recover_delay, self.recover_at = self.recovery.failed(now), None
         self.recovering.clear()
+        self.failed_anew.update(command.id for command in self.commands)
         if self.recovery.flapping(now):
             self._warn("the node is flapping: it failed three times within an hour; see 'koi failures'")
 

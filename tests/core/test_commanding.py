@@ -1,0 +1,38 @@
+"""What an administrator asks of one node, and when it is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from koi.core.messages import ServiceInfo
+from koi.core.pipe import Failure, NodeCommand, NodeResult, ServiceState
+from tests.core.test_reporting import runner, service
+
+T0 = 100.0
+
+
+def results(effects: list[Any]) -> list[NodeResult]:
+    return [one.message for one in effects if isinstance(getattr(one, "message", None), NodeResult)]
+
+
+def failing(state: str) -> ServiceState:
+    return ServiceState(ServiceInfo("vip", 10, state, failed=True), promoted=False)
+
+
+@pytest.mark.parametrize(("verb", "words"), [
+    ("start", "x failed (vip: start exited 1)"), ("recover", "x failed again (vip: start exited 1)"),
+])
+def test_start_and_recover_are_answered_as_soon_as_the_services_fail(verb: str, words: str) -> None:
+    """Although the node recovers by itself: it was answered only once the node had given up, after all of its attempts."""
+    one = runner(stopped=verb == "start")
+    one.hold_wait_until = T0
+    one.start(T0)
+    one.service(failing("Failed") if verb == "recover" else service("Stopped"), T0)
+    assert results(one.command(NodeCommand("1", verb), T0 + 0.1)) == []
+    assert results(one.service(service("Starting"), T0 + 0.2)) == []
+    one.failure(Failure("vip", "start", 1, 0.1, "", "start exited 1"), T0 + 0.3)
+    found = results(one.service(failing("Failing"), T0 + 0.3))
+    assert [result.done for result in found] == [False] and found[0].message.startswith(words)
+    assert one.failed == "vip" and one.recover_delay is not None and not one.failed_anew
