@@ -238,6 +238,7 @@ class RealCluster:
                     node.process.wait(10)
                 except subprocess.TimeoutExpired:
                     node.kill_all()
+        send(beneath(self.folder), signal.SIGKILL)  # what is left as it is in maintenance
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]

@@ -177,6 +177,10 @@ class Facts:
     def _fail(self, action: str, exit: Optional[int], seconds: float, line: str, what: str) -> None:
         self.failed, self.restarting = True, False
         self._log(ERROR, f"{self.settings.name} has failed: {what}{': ' + line if line else ''}")
+        self._tell_failure(action, exit, seconds, line, what)
+
+    def _tell_failure(self, action: str, exit: Optional[int], seconds: float, line: str, what: str) -> None:
+        """For `koi failures`, whether the service has failed or was put right."""
         self._effects += (Tell("runner", Failure(self.settings.name, action, exit, seconds, line, what)),)
 
     def _run(self, action: str) -> None:

@@ -48,7 +48,9 @@ class Frozen(Watched):
         if self.program_gone and self.state in QUIET:
             self.up = False
             why = "its program has ended in maintenance"
-            self._log(WARNING, f"{self.settings.name} was {self.state}, but {why}; it is put right")
+            what = f"it was {self.state}, but {why}; it is put right"
+            self._log(WARNING, f"{self.settings.name}: {what}")
+            self._tell_failure(RUN, None, 0.0, "", what)
             self.become(STOPPED, why)
         self.program_gone = False
         if self.settings.status_interval is not None and self.state in QUIET:

@@ -6,14 +6,11 @@ it fails. Both are told like failures, so that `koi failures` has them.
 
 from __future__ import annotations
 
-from typing import Optional
-
 from koi.core import status
-from koi.core.effects import WARNING, Tell
+from koi.core.effects import WARNING
 from koi.core.facts import Lease, Result
 from koi.core.frozen import Frozen
 from koi.core.messages import Last
-from koi.core.pipe import Failure
 from koi.core.states import FAILING, GOAL_STOPPED, PROMOTED, STATUS, STOPPED, outcome
 
 
@@ -77,6 +74,3 @@ class Mending(Frozen):
         self._log(WARNING, f"{settings.name}: {what}{': ' + result.line if result.line else ''}")
         self._tell_failure(result.action, result.exit, result.seconds, result.line, what)
         return True
-
-    def _tell_failure(self, action: str, exit: Optional[int], seconds: float, line: str, what: str) -> None:
-        self._effects += (Tell("runner", Failure(self.settings.name, action, exit, seconds, line, what)),)

@@ -97,7 +97,10 @@ class ElectorProcess:
         context.on_message(self._message)
         context.title(self.role)
         self.carry_out(self.machine.start(clock()))
-        context.run(self._deadline, self._due)
+        try:
+            context.run(self._deadline, self._due)
+        finally:
+            self.fence.end()  # whoever leads next runs it anew
 
     # --- events ---
 

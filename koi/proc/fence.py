@@ -11,6 +11,7 @@ from typing import Callable, Optional
 from koi import log
 from koi.core.states import outcome
 from koi.proc.loop import Loop
+from koi.proc.worker import NOT_FOR_SCRIPTS
 from koi.service.script import NotRun, Script, Tail
 
 FENCE_S = 60.0
@@ -38,7 +39,8 @@ class Fence:
             log.get().info(f"fence: {line}")
 
         try:
-            self._script = Script(self._loop, command, dict(os.environ), FENCE_S, printed, ended, _closed)
+            environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS}
+            self._script = Script(self._loop, command, environment, FENCE_S, printed, ended, _closed)
         except (NotRun, OSError) as error:
             self._on_end(node, epoch, False, str(error))
 

@@ -112,7 +112,9 @@ def test_a_program_that_ended_in_maintenance_is_started_again() -> None:
     freeze(drive)
     drive.do(drive.service.program_ended, 3, "")
     assert drive.state == "Promoted"
-    assert scripts(freeze(drive, False)) == ["start"] and failures(drive.seen) == []
+    assert scripts(freeze(drive, False)) == ["start"] and not drive.service.failed
+    assert [one.what for one in failures(drive.seen)] == [
+        "it was Promoted, but its program has ended in maintenance; it is put right"]
     drive.all_end()
     assert drive.state == "Promoted" and scripts(drive.seen)[-2:] == ["start", "promote"]
 

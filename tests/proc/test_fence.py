@@ -146,3 +146,40 @@ def test_a_lost_master_is_fenced(tmp_path: Path, works: bool) -> None:
         fenced = (tmp_path / "fenced").read_text().split()
         assert set(fenced) == {master} and (len(fenced) == 1 if works else len(fenced) > 1)
         assert time.time() > begun.time and cluster.overlaps(((master, killed),)) == []
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_the_next_leader_goes_on_with_a_fence(tmp_path: Path, how: str) -> None:
+    """The order stands in the ledger: who leads next runs the command anew, and the one of the old leader is ended."""
+    fence = tmp_path / "fence"
+    waits = f"echo $$ >> {tmp_path}/runs\nuntil [ -e {tmp_path}/go ]; do sleep 0.05; done\n"
+    fence.write_text(f"#!/bin/sh\n{waits}echo done >> {tmp_path}/ended\n")
+    fence.chmod(0o755)
+
+    def runs() -> list[int]:
+        return [int(pid) for pid in (tmp_path / "runs").read_text().split()] if (tmp_path / "runs").exists() else []
+
+    with RealCluster(tmp_path, nodes="abcde", electors="abc", runners="de", extra=f"  fence: {fence}\n") as cluster:
+        for action in ALL:
+            cluster.script("10-vip", action)
+        cluster.start()
+        master = cluster.wait_master()
+        until("a backup", lambda: "Backup" in [n["state"] for n in cluster.status()["nodes"]])
+        for action in ("demote", "stop"):
+            cluster.script("10-vip", action, body="exit 1", nodes=master)
+        with cluster.any().client() as client:
+            client.demote(no_wait=True)
+        until("the fence is run", lambda: len(runs()) == 1)
+        leader = str(cluster.status()["cluster"]["leader"])
+        if how == "killed":
+            cluster[leader].kill_all()
+        else:
+            assert cluster[leader].stop() == 0
+        until("the next leader runs it", lambda: len(runs()) == 2)
+        until("the old one has ended", lambda: not Path(f"/proc/{runs()[0]}").exists())
+        assert promotions(cluster) == 1 and not (tmp_path / "ended").exists()
+        (tmp_path / "go").touch()
+        until("the hold is over", lambda: cluster.status().get("cluster", {}).get("hold", "stuck") is None)
+        with cluster.any().client() as client:
+            client.elect()
+        assert cluster.wait_master() != master and (tmp_path / "ended").read_text() == "done\n" and len(runs()) == 2
