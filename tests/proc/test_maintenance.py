@@ -142,3 +142,38 @@ def test_restart_of_a_service(cluster: RealCluster) -> None:
         with pytest.raises(Refused, match="has no service nothing; services: vip, web"):
             client.restart("nothing", master)
     assert cluster.status()["cluster"]["epoch"] == epoch and cluster.master() == master
+
+
+def test_passive_outlives_every_koinode(cluster: RealCluster) -> None:
+    master = str(cluster.master())
+    passive = next(n for n in "abc" if n != master)
+    with cluster.any().client() as client:
+        client.passive(passive)
+    for name in "abc":
+        assert cluster[name].stop() == 0
+    cluster.start()
+    new = cluster.wait_master()
+    assert new != passive and cluster.status()["cluster"]["passive"] == [passive]
+    cluster[new].kill_all()
+    assert cluster.wait_master(other_than=new) not in (new, passive)
+
+
+@pytest.mark.parametrize("votes", [True, False], ids=["its own elector", "its state folder"])
+def test_a_node_that_hears_nobody_runs_no_script_in_maintenance(tmp_path: Path, votes: bool) -> None:
+    """Its koinode was killed in maintenance and starts while all others are down."""
+    with RealCluster(tmp_path, nodes="abcd", electors="abc", runners="ad") as cluster:
+        for action in ALL:
+            cluster.script("10-vip", action)
+        cluster.start()
+        cluster.wait_master()
+        until("two runners", lambda: sorted(filter(None, states(cluster).values())) == ["Backup", "Master"])
+        maintenance(cluster, True)
+        name = "a" if votes else "d"
+        until("it has heard of it", lambda: '"maintenance": true' in (cluster[name].folder / "state/node.json").read_text())
+        before = quiet(cluster)
+        for node in cluster.nodes.values():
+            node.kill_koi()
+        cluster[name].start()
+        until("it takes over", lambda: "takes vip over as it is" in cluster[name].log.read_text())
+        until("it answers", lambda: cluster[name].local()["state"] in ("Backup", "Master", "Live"))
+        assert len(cluster.read_stamps()) == before
