@@ -162,6 +162,8 @@ def test_a_script_that_hangs_holds_up_neither_demote_nor_stop(tmp_path: Path, ac
         cluster.script("away.d", action, body=STUBBORN.replace("{0}", str(hangs)), nodes=master)
         (cluster[master].services / "away.d").rename(cluster[master].services / "20-hangs")
         until("it hangs", hangs.exists)
+        if action == "promote":  # Master only once every service is Promoted
+            until("a backup meanwhile", lambda: state_of(cluster, master) == ("Backup", "Promoting"))
         began = time.monotonic()
         with cluster.any().client() as client:
             client.promote(other)
@@ -169,6 +171,12 @@ def test_a_script_that_hangs_holds_up_neither_demote_nor_stop(tmp_path: Path, ac
         assert time.monotonic() - began < 15, "TERM, KILL a second later, and on"
         left = beneath(cluster[master].services / "20-hangs").values()
         assert [line for line in left if not line.startswith("koinode: ")] == [] and cluster.overlaps() == []
+
+
+def state_of(cluster: RealCluster, name: str) -> tuple[str, str]:
+    """The state of a node and of its last service."""
+    node = next(n for n in cluster.status()["nodes"] if n["name"] == name)
+    return node["state"], node["services"][-1]["state"]
 
 
 def test_services_start_without_any_elector(tmp_path: Path) -> None:

@@ -60,6 +60,22 @@ def test_a_daemon_with_a_pid_file(share: Path, tmp_path: Path) -> None:
     assert run(folder / "status", **names) == 92
 
 
+@pytest.mark.parametrize(("shows", "fails", "exit"), [
+    ("", 0, 0), ("2: eth1    inet 192.0.2.10/24 scope global eth1", 0, 0),
+    ("2: eth0    inet 192.0.2.10/24 scope global eth0", 0, 1), ("", 127, 1),
+])
+@pytest.mark.parametrize("action", ["demote", "stop"])
+def test_an_address_is_given_up_only_when_it_is_known_to_be_gone(
+    share: Path, tmp_path: Path, action: str, shows: str, fails: int, exit: int,
+) -> None:
+    """An `ip` that does not work says nothing about the address."""
+    tool = tmp_path / "ip"
+    tool.write_text(f'#!/bin/sh\n[ "$2" = del ] && exit 2\necho "{shows}"\nexit {fails}\n')
+    tool.chmod(0o755)
+    names = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ADDRESS": "192.0.2.10/24", "DEVICE": "eth0"}
+    assert run(share / "samples/10-address" / action, **names) == exit
+
+
 @pytest.mark.parametrize(("says", "promoted", "exit"), [
     ("active", "1", 90), ("active", "0", 90), ("inactive", "1", 91), ("failed", "1", 1), ("failed", "0", 91),
     ("activating", "1", 90),
