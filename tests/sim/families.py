@@ -171,12 +171,14 @@ def lost_ledgers(plan: Plan) -> None:
 
 
 def dead_trees(plan: Plan) -> None:
-    """Faults of all kinds, and time and again everything of the master is killed at once, while its demote may hang."""
+    """Faults of all kinds, and time and again everything of a node, mostly the master, is killed; its demote may hang."""
     timing, random = plan.cluster.timing, plan.random
 
     def kill() -> None:
         host = master_of(plan.cluster)
-        if host is not None:
+        if host is None or random.random() < 0.2:
+            host = random.choice(list(plan.cluster.hosts.values()))
+        if host.priorities and not (host.debts and host.lease_file):  # what was left once is not left alone past its guard
             if random.random() < 0.7:
                 host.scripts.hanging["demote"] = 1.0
                 host.scripts.failing["stop"] = random.choice((0.0, 1.0))

@@ -250,7 +250,7 @@ class Host:
 
     def kill_tree(self, again_after: float) -> None:
         """SIGKILL of everything at once: what is promoted stays so, and nobody demotes it until a new koinode comes."""
-        if self.up and self.priorities and not self.leaving and not self.stopping:
+        if self.up and self.priorities and not self.leaving:
             self.cluster.world.say(self.name, "the whole tree is killed")
             self._remember_boot(self.runner)
             self._end()
