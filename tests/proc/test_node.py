@@ -237,7 +237,9 @@ def test_sysv_start_status_restart_stop(node: Node) -> None:
     assert service("start") == 0 and node.root() == root
     assert service("status") == 0 and str(root) in service.output
     node.configure("time: {failover: soon}\n")
-    assert service("reload") == 6 and "soon" in service.output
+    for verb in ("reload", "restart", "try-restart", "force-reload"):
+        assert service(verb) == 6 and "soon" in service.output and "left as it is" in service.output
+    assert service("status") == 0 and node.root() == root
     node.configure("time: {status_interval: 7s}\n")
     assert service("reload") == 0, service.output
     until(lambda: "SIGHUP: applied time.status_interval" in (node.folder / "log").read_text())
