@@ -147,6 +147,7 @@ class ElectorProcess:
             self.control.failures_list(message)
         elif isinstance(message, Stop):
             self.carry_out(self.machine.resign("koinode stops", clock()))
+            self.writer.finish()
             self.context.exit(0)
 
     def _deadline(self) -> float:

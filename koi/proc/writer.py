@@ -15,6 +15,8 @@ from koi.core.ledger import Record
 from koi.proc import files
 
 MAX_RETRY_S = 5.0
+FINISH_S = 1.0
+"""How long an orderly end waits for a write."""
 
 
 class Writer:
@@ -28,6 +30,7 @@ class Writer:
         """Why the last write failed; empty when it did not."""
         self._slot: Optional[tuple[int, Record]] = None
         self._done = 0
+        self._busy = False
         self._condition = threading.Condition()
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
@@ -57,6 +60,11 @@ class Writer:
         longest, self.longest = self.longest, 0.0
         return longest
 
+    def finish(self) -> None:
+        """At the end of the process: wait for what is being written, so that no half of it is left."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._slot is None and not self._busy, timeout=FINISH_S)
+
     def _work(self) -> None:
         retry = 0.1
         while True:
@@ -64,7 +72,7 @@ class Writer:
                 while self._slot is None:
                     self._condition.wait()
                 number, record = self._slot
-                self._slot = None
+                self._slot, self._busy = None, True
             if self._put(record):
                 retry = 0.1
                 self._done = number
@@ -72,6 +80,9 @@ class Writer:
             else:
                 self._keep(number, record, retry)
                 retry = min(2 * retry, MAX_RETRY_S)
+            with self._condition:
+                self._busy = False
+                self._condition.notify_all()
 
     def _put(self, record: Record) -> bool:
         began = time.monotonic()
