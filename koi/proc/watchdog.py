@@ -13,6 +13,8 @@ import os
 import struct
 from typing import Optional
 
+from koi import log
+
 MAGIC_CLOSE = b"V"
 WDIOC_SETTIMEOUT = 0xC0045706
 WDIOC_GETTIMEOUT = 0x80045707
@@ -68,6 +70,9 @@ class Watchdog:
             return False
         self.trouble = ""
         self.timeout = self._set_timeout(self._fd)
+        if self.timeout is not None and self.timeout > self._span:
+            log.get().warning(f"node.watchdog {self.path} resets this machine only {self.timeout:g} s after the last sign of "
+                              f"life; another node may be promoted {self._span:.1f} s after it (lease + demote_grace)")
         return True
 
     def _set_timeout(self, fd: int) -> Optional[float]:

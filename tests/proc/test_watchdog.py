@@ -1,15 +1,22 @@
-"""node.watchdog on a stand-in: a FIFO that records what is written, when, and how it is closed."""
+"""node.watchdog on stand-ins, for a test machine must not be reset: a FIFO that records what is written, when, and how it is
+closed; a pty, on which the kernel knows no ioctl of a watchdog either; and an ioctl that answers as such a driver does.
+The real device is not tried here."""
 
 from __future__ import annotations
 
+import errno
 import os
+import pty
 import signal
+import struct
 import time
 from pathlib import Path
 
 import pytest
 
-from koi.proc.watchdog import Watchdog
+from koi import log
+from koi.proc import watchdog
+from koi.proc.watchdog import WDIOC_GETTIMEOUT, WDIOC_SETTIMEOUT, Watchdog
 from tests.cluster import RealCluster, until
 
 
@@ -74,6 +81,72 @@ def test_a_device_that_breaks_or_is_missing_is_told_and_tried_again(device: Reco
     dog.look(dog.due, None)
     assert "cannot be written" in dog.trouble
     assert Watchdog("/nowhere/dog", 1.0, 1.0).trouble == ""
+
+
+# --- the device's timeout ---------------------------------------------------------------------
+
+
+def number(direction: int, command: int) -> int:
+    """_IOC of linux/ioctl.h for linux/watchdog.h: direction 2 reads, 3 reads and writes; type W; an int."""
+    return direction << 30 | struct.calcsize("i") << 16 | ord("W") << 8 | command
+
+
+class Driver:
+    """ioctl of a driver as Documentation/watchdog/watchdog-api.rst has it: SETTIMEOUT gives back what it really takes."""
+
+    def __init__(self, takes: dict[int, int] | None, has: int | None) -> None:
+        self.takes, self.has = takes, has
+        self.asked: list[tuple[int, int]] = []
+
+    def ioctl(self, fd: int, request: int, argument: bytes) -> bytes:
+        os.fstat(fd)
+        wanted = struct.unpack("i", argument)[0]
+        self.asked.append((request, wanted))
+        if request == WDIOC_SETTIMEOUT and self.takes is not None and wanted in self.takes:
+            return struct.pack("i", self.takes[wanted])
+        if request == WDIOC_SETTIMEOUT and self.takes is not None:
+            raise OSError(errno.EINVAL, "out of range")
+        if request == WDIOC_GETTIMEOUT and self.has is not None:
+            return struct.pack("i", self.has)
+        raise OSError(errno.ENOTTY, "no such ioctl")
+
+
+@pytest.mark.parametrize(("takes", "has", "timeout", "late"), [
+    ({2: 2}, 60, 2.0, False), ({2: 10}, 10, 10.0, True), ({}, 60, 60.0, True), (None, 1, 1.0, False), (None, None, None, False),
+])
+def test_the_longest_timeout_below_the_guard_is_asked_for(
+    device: Recorder, monkeypatch: pytest.MonkeyPatch, takes: dict[int, int] | None, has: int | None, timeout: float | None,
+    late: bool,
+) -> None:
+    driver, said = Driver(takes, has), []
+    monkeypatch.setattr(watchdog.fcntl, "ioctl", driver.ioctl)
+    monkeypatch.setattr(log, "get", lambda: type("Said", (), {"warning": staticmethod(said.append)}))
+    dog = Watchdog(str(device.path), 1.56, 1.14)
+    dog.look(10.0, None)
+    assert driver.asked[0] == (WDIOC_SETTIMEOUT, 2) and dog.timeout == timeout
+    assert [("only 10 s" in text or "only 60 s" in text) for text in said] == [True] * late
+    assert dog.due == 10.0 + (timeout or 2.7) / 4, "written four times within the timeout"
+    dog.close()
+
+
+def test_the_requests_are_those_of_the_kernel() -> None:
+    assert (number(3, 6), number(2, 7)) == (WDIOC_SETTIMEOUT, WDIOC_GETTIMEOUT)
+
+
+def test_on_a_terminal_it_writes_the_same() -> None:
+    """Another kind of device, with the kernel's own refusal of the ioctl."""
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    dog = Watchdog(os.ttyname(theirs), 1.0, 1.0)
+    dog.look(1.0, None)
+    dog.look(2.0, 3.0)
+    dog.close()
+    assert dog.trouble == "" and dog.timeout is None and os.read(ours, 100) == b"\0\0V"
+    os.close(ours)
+    os.close(theirs)
+
+
+# --- a real node ------------------------------------------------------------------------------
 
 
 def cluster_with(path: Path, folder: Path) -> RealCluster:
