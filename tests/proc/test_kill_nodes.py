@@ -148,6 +148,21 @@ def test_what_a_dead_tree_left_is_demoted_before_the_new_one_gives_its_epoch_up(
     assert len(ended) == 4 and max(ended) < promoted.time
 
 
+def test_everything_killed_and_started_again_another_ready_node_is_master_before_the_guard_is_over(make: Make) -> None:
+    """The epoch is given up once all is demoted and stopped, and nobody waits any longer (rules 9.2 and 9.4)."""
+    cluster = make(failover="6s")
+    master, epoch = cluster.wait_master(), cluster.status()["cluster"]["epoch"]
+    killed = cluster[master].kill_all()
+    cluster[master].start()
+    assert cluster.wait_master(master) != master
+    promoted = cluster.first("promote", "begin", killed)
+    assert promoted is not None and promoted.node != master and promoted.epoch == str(epoch + 1)
+    assert promoted.time - killed < (LEASE + GRACE) * 6 - 1
+    back(cluster, master)
+    assert {"demote", "stop", "start"} <= set(ran(cluster, master, killed))
+    assert cluster.overlaps(((master, killed),)) == []
+
+
 # --- the dead-man's switch --------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from tests.cluster import Node, RealCluster, free_ports, until
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
     """Two electors with runners and a third runner without an elector; each test leaves it as it found it."""
-    with RealCluster(tmp_path_factory.mktemp("reload"), nodes="abcd", electors="abc") as cluster:
+    with RealCluster(tmp_path_factory.mktemp("reload"), nodes="abcd", electors="abc", failover="3s") as cluster:
         for action in ("start", "stop", "promote", "demote", "status"):
             cluster.script("10-vip", action)
         cluster.start()
@@ -56,7 +56,7 @@ def scripts(cluster: RealCluster) -> int:
 def test_a_faulty_file_changes_nothing_and_the_client_hears_why(cluster: RealCluster, name: str) -> None:
     node = cluster[name]
     before, good, ran = node.processes(), node.config.read_text(), scripts(cluster)
-    edit(node, ("failover: 1s", "failover: soon"))
+    edit(node, ("failover: 3s", "failover: soon"))
     with pytest.raises(Refused, match="failover"):
         reconfigure(node)
     node.config.write_text(good.replace(f"{node.folder}/state", f"{node.folder}/elsewhere"))
@@ -65,6 +65,29 @@ def test_a_faulty_file_changes_nothing_and_the_client_hears_why(cluster: RealClu
     node.config.write_text(good)
     assert "nothing has changed" in reconfigure(node)
     assert node.processes() == before and scripts(cluster) == ran
+
+
+@pytest.mark.parametrize(("asked", "named"), [("a", "b"), ("b", "d"), ("d", "c")])
+def test_any_node_sends_it_on_to_the_one_that_is_named(cluster: RealCluster, asked: str, named: str) -> None:
+    """d is no elector; its runner answers clients."""
+    node = cluster[named]
+    before, good, ran = {n: cluster[n].processes() for n in "abcd"}, node.config.read_text(), scripts(cluster)
+    logged = {n: len(cluster[n].log.read_text()) for n in "abcd"}
+    edit(node, (f"name: {named}\n", f"name: {named}\n  preference: 7\n"))
+    said = cluster[asked].asker.reconfigure(named)
+    assert said["done"] and said["message"] == f"{named}: applied node.preference"
+    node.config.write_text(good.replace("failover: 3s", "failover: soon"))
+    with pytest.raises(Refused, match=f"{named}: the configuration is not changed: .*time.failover: is 'soon'"):
+        cluster[asked].asker.reconfigure(named)
+    node.config.write_text(good)
+    assert cluster[asked].asker.reconfigure(named)["done"]
+    assert {n: cluster[n].processes() for n in "abcd"} == before and scripts(cluster) == ran
+    assert [n for n in "abcd" if "koi reconfigure: " in cluster[n].log.read_text()[logged[n] :]] == [named]
+
+
+def test_a_node_that_nobody_knows_is_refused(cluster: RealCluster) -> None:
+    with pytest.raises(Refused, match="nobody"):
+        cluster["a"].asker.reconfigure("nobody")
 
 
 def test_settings_of_node_and_services_are_applied_in_place(cluster: RealCluster) -> None:
@@ -94,7 +117,7 @@ def test_new_timings_replace_elector_and_runner_and_nothing_else(cluster: RealCl
     master = cluster.wait_master()
     node, epoch, ran = cluster[master], cluster.status()["cluster"]["epoch"], scripts(cluster)
     before, good = node.processes(), node.config.read_text()
-    edit(node, ("failover: 1s", "failover: 1100ms"))
+    edit(node, ("failover: 3s", "failover: 3100ms"))
     os.kill(node.pid, signum)
     until("it is told", lambda: "applied time.failover" in node.log.read_text())
 
