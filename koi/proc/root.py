@@ -59,6 +59,8 @@ def run(
         root = Root(config, tuple(definitions), mains, held, found, end_s, on_up)
         root.family.inherited.extend(inherited)
         root.reread = reread
+        if found.clean:
+            treefile.begin(node.run_dir, root.tree)
         root.live()
         if root.tree.clean:
             lock.remove(held, node.run_dir)

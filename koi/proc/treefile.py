@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from koi.core.facts import Debt
 from koi.core.pipe import Held, Heritage, ServiceState
+from koi.errors import KoiError
 from koi.proc import files, leasefile, memory
 from koi.proc.system import session, start_time
 from koi.wire.codec import LIMIT
@@ -128,6 +129,18 @@ def read(run_dir: str) -> tuple[Tree, Optional[str]]:
         return (Tree() if content is None else _parse(content)), None
     except (OSError, ValueError) as error:
         return Tree(clean=False), f"{path} cannot be used ({error}); taken as left by a dead koinode"
+
+
+def begin(run_dir: str, tree: Tree) -> None:
+    """The first file, before anything is started: without one a successor would take this tree for clean. Raises KoiError.
+
+    After a dead tree there is one, and what that tree left must be demoted, whether it can be written anew or not.
+    """
+    try:
+        write(run_dir, tree)
+    except OSError as error:
+        path = os.path.join(run_dir, TREE_NAME)
+        raise KoiError(f"{path} cannot be written: {error.strerror}; make room or set another node.run_dir") from error
 
 
 def write(run_dir: str, tree: Tree) -> None:

@@ -255,3 +255,16 @@ def test_a_tree_that_held_nothing_owes_nothing(tmp_path: Path) -> None:
     tree.service(service("Promoted", promoted=True))
     treefile.write(run, tree)
     assert treefile.find(run, 20.0)[0].owed("vip") == Debt(20.0, 20.0)
+
+
+def test_without_a_tree_file_nothing_is_started(make: Make) -> None:
+    """A full disk: the next koinode would take this tree for one that ended in order, and demote nothing."""
+    cluster = make(promote="")
+    node = cluster[cluster.wait_master()]
+    assert node.stop() == 0
+    (node.folder / "run" / "tree.json.new").mkdir()
+    node.start()
+    assert node.process is not None and node.process.wait(30) == 1
+    assert "tree.json cannot be written: Is a directory; make room or set another node.run_dir" in node.log.read_text()
+    assert beneath(node.folder) == {}
+    node.process = None

@@ -385,3 +385,12 @@ def test_a_spoilt_tree_file_counts_as_unclean(start: Start, tmp_path: Path) -> N
     tree.wait_up(*WORKERS)
     assert tree.events("runner", "starts")[0]["unclean"] is True
     assert "tree.json cannot be used" in tree.log()
+
+
+def test_a_tree_file_that_cannot_be_written_anew_does_not_matter(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "tree.json").write_text('{"boots": [], "services": {}, "holding": 7, "clean": false}')
+    (tmp_path / "tree.json.new").mkdir()
+    tree = start()
+    tree.wait_up(*WORKERS)
+    assert tree.events("runner", "starts")[0]["heritage"]["renounced"] == 7
+    assert "if root dies, its successor knows less of what it left" in tree.log()
