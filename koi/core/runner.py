@@ -87,7 +87,9 @@ class Runner(Upkept):
     # --- events ---
 
     def start(self, now: float) -> list[Any]:
-        """The first effects."""
+        """The first effects. What a dead tree left stays known until it is clean; else the lease is what it says here."""
+        if not self.left:
+            self.out.append(SetLease(self.told_lease))
         return self._settle(now)
 
     def receive(self, elector: str, answer: Union[Vouch, State], now: float) -> list[Any]:

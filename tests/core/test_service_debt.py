@@ -120,6 +120,12 @@ def test_the_dead_trees_lease_counts_no_more_once_all_is_demoted_and_stopped() -
     assert SetLease(None) in one.service(service("Stopped"), 100.2)
 
 
+def test_a_runner_that_finds_nothing_left_says_what_its_lease_is() -> None:
+    """Its predecessor may have died between the end of the last demote and the word that nothing is promoted any more."""
+    assert SetLease(None) in runner(Heritage(("old",), None, 7)).start(100.0)
+    assert SetLease(101.5) in runner(Heritage(("old",), 7, None, lease_end=101.5)).start(100.0)
+
+
 def test_order_is_no_reason_to_count_anew() -> None:
     drive = left(Debt(3.0, 2.0), 2.0)
     drive.do(drive.service.order, order("stopped"))
