@@ -132,6 +132,8 @@ class Worker(Takeover):
         self._detach_if_right(self.waits)
         if not self.leaving and not self.detaching:
             self.leaving = True
+            if self.context.link.ended:
+                log.get().warning(f"root has ended: {self.settings.name} is demoted if need be, and stopped")
             order = farewell(self.service.asked, self.settings.name)
             self._post(lambda: self.service.order(order, *self._now()))
         self._work()

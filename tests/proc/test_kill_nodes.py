@@ -76,6 +76,7 @@ def test_root_killed_the_workers_demote_and_stop_and_the_next_waits_for_nothing_
     master = cluster.wait_master()
     began = kill_root(cluster[master])
     assert sorted(ran(cluster, master, began)) == ["demote", "demote", "stop", "stop"]
+    assert "service db WARNING: root has ended: db is demoted if need be, and stopped" in cluster[master].log.read_text()
     assert cluster.wait_master(master) != master
     assert cluster.overlaps() == []
     cluster[master].start()
@@ -122,7 +123,7 @@ def test_everything_killed_and_not_started_again_the_others_take_over_after_the_
 
 
 def test_everything_killed_and_started_again_at_once_it_cleans_up_and_is_master_in_a_new_epoch(make: Make) -> None:
-    cluster = make(runners="a", failover="2s")
+    cluster = make(runners="a", failover="6s")
     epoch = cluster.status()["cluster"]["epoch"]
     killed = cluster["a"].kill_all()
     cluster["a"].start()
