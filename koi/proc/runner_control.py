@@ -5,7 +5,8 @@ Redirects go to the leader that the electors named last, else to each elector in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import socket
+from typing import TYPE_CHECKING, Any, Optional
 
 from koi import __version__
 from koi.core.messages import Request
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from koi.proc.runner import RunnerProcess
 
 OWN = ("start", "stop", "recover", "restart")
+
+
+def own_host(towards: Address) -> Optional[str]:
+    """The own address on the way to another; nothing is sent. None where there is no way."""
+    family = socket.AF_INET6 if ":" in towards[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(towards)
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None
 
 
 class RunnerControl:
@@ -83,17 +95,28 @@ class RunnerControl:
         newest = self.shell.machine.lease.newest()
         return newest.epoch if newest is not None else 0
 
+    def _address(self) -> Optional[str]:
+        """Where this node answers clients: the address from which it speaks to the leader."""
+        electors = self.shell.electors
+        towards = electors.first(self.shell.machine.lease.leader()) or electors.first(next(iter(electors.addresses), None))
+        host = None if towards is None else own_host(towards)
+        if host is None:
+            return None
+        port = self.shell.config.cluster.port
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def _local(self) -> dict[str, Any]:
         machine, pids = self.shell.machine, self.shell.pids
         report = machine.reporter.last
         newest = machine.lease.newest()
         return {
-            "name": self.shell.config.node.name, "address": None, "elector": None, "runner": True, "state": machine.state,
-            "mode": machine.mode, "promotable": bool(report and report.ready), "preference": machine.settings.preference,
-            "seen": 0.0, "uptime": report.uptime if report else 0.0, "failcount": machine.recovery.count,
+            "name": self.shell.config.node.name, "address": self._address(), "elector": None, "runner": True,
+            "state": machine.state, "mode": machine.mode, "promotable": bool(report and report.ready),
+            "preference": machine.settings.preference, "seen": 0.0, "uptime": report.uptime if report else 0.0, "failcount": machine.recovery.count,
             "last_failure": machine.last_failure, "version": __version__,
             "services": [service(s.info) for s in machine.services.values()], "why": report.why if report else "",
             "recovers_in": report.recovers_in if report else None, "stopped": machine.stopped,
+            "failed_ago": report.failed_ago if report else None,
             "failed": bool(machine.failed), "stuck": machine.stuck(), "holding": machine.holding,
             "pids": {"root": pids.root, "elector": pids.elector, "runner": pids.runner, "services": dict(pids.services)},
             "leader": machine.lease.leader(), "master": newest.master if newest is not None else None,

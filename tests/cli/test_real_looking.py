@@ -141,6 +141,9 @@ def test_local_is_the_node_asked_with_its_processes(koi: Koi) -> None:
     for name in "abd":
         node = koi.json("local", node=name)
         assert node["name"] == name
+        assert_fits(node, NODE)
+        assert set(node) == {*koi.node(name), "pids", "leader", "master"}
+        assert node["address"] == koi.node(name)["address"]
         pids = node["pids"]
         assert set(pids["services"]) == {"db", "web"}
         for pid in (pids["root"], pids["runner"], *pids["services"].values()):
