@@ -112,7 +112,8 @@ class RunnerControl:
         return {
             "name": self.shell.config.node.name, "address": self._address(), "elector": None, "runner": True,
             "state": machine.state, "mode": machine.mode, "promotable": bool(report and report.ready),
-            "preference": machine.settings.preference, "seen": 0.0, "uptime": report.uptime if report else 0.0, "failcount": machine.recovery.count,
+            "preference": machine.settings.preference, "seen": 0.0, "uptime": report.uptime if report else 0.0,
+            "failcount": machine.recovery.count,
             "last_failure": machine.last_failure, "version": __version__,
             "services": [service(s.info) for s in machine.services.values()], "why": report.why if report else "",
             "recovers_in": report.recovers_in if report else None, "stopped": machine.stopped,

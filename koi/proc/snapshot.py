@@ -9,7 +9,6 @@ from koi import __version__
 from koi.core import arbiter
 from koi.core.arbiter import View
 from koi.core.blank import Blank
-from koi.core.election import FOLLOWER
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, Report, ServiceInfo, Witness
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Snapshot:
                 "leader_timeout": timing.leader_timeout, "failover": timing.failover,
             },
             "warnings": self.warnings(), "hold": ledger.hold, "yielding": ledger.yielding,
-            "nobody": "" if master and ledger.hold != STUCK else self.nobody(), "stale": self.stale(),
+            "nobody": "" if master and self.leader() and ledger.hold != STUCK else self.nobody(), "stale": self.stale(),
             "master_since": None if master is None or since is None else self.now - since,
         }
 
@@ -104,9 +103,8 @@ class Snapshot:
         if roles.blank is not None:
             answered = f"{len(roles.blank.known)} of the {roles.blank.need} that it needs have answered"
             return f"{name} has no state file and asks the other electors first ({answered}); {self._blank_ends(roles.blank)}"
-        if roles.role == FOLLOWER:
-            return f"{name} is follower and hears no leader; an election follows"
-        return f"{name} is {roles.role} and hears no majority of the {self.electors} electors ({need} needed)"
+        how = f"{need} of the {self.electors} electors must hear each other"
+        return f"{name} is {roles.role} and hears no leader; to elect one, {how}"
 
     def _blank_ends(self, blank: Blank) -> str:
         if blank.complete():
