@@ -2,8 +2,8 @@
 
 Rule: a child keeps nothing of root's but its own pipe end, the lease cell and the log (a worker also the node's lock);
 signals meant for root do not touch it; it ends when root's pipe ends. Its main function is called with a `Context`,
-sets its callbacks and calls `run`; pings are answered here, from the same loop that does the work, so that a process
-that hangs does not answer.
+sets its callbacks and calls `run`; signs of life are shown, and pings answered, from the same loop that does the work,
+so that a process that hangs does neither.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import traceback
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, NoReturn, Optional
 
 from setproctitle import setproctitle
@@ -20,13 +21,15 @@ from koi import __version__, log
 from koi.core.facts import Debt
 from koi.core.pipe import Heritage, Ping, Pong, ServiceState
 from koi.errors import KoiError
-from koi.proc.cell import LeaseCell
+from koi.proc.cell import LeaseCell, LifeSigns
 from koi.proc.link import Link, loads
 from koi.proc.loop import Loop, disregard, now
 from koi.proc.reload import Reconfigured
 
 ROOT, ELECTOR, RUNNER, SERVICE = "root", "elector", "runner", "service"
 """The kinds of processes; the address of a worker is "service:NAME"."""
+SIGNING = (ROOT, ELECTOR, RUNNER)
+"""The kinds that show signs of life."""
 
 DISREGARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
 """Root's business: a terminal or an init sends them to the whole group; root then tells each child what to do."""
@@ -67,6 +70,7 @@ class Context:
     link: Link
     loop: Loop
     cell: LeaseCell
+    signs: LifeSigns = field(default_factory=lambda: LifeSigns(SIGNING))
     definitions: tuple[Any, ...] = ()
     """The koi.service.catalog.Definition of every service of this node."""
     definition: Any = None
@@ -133,11 +137,13 @@ class Context:
         self._end = callback
 
     def root_seen(self) -> float:
-        """When root was last known to work (CLOCK_BOOTTIME, seconds): it sent the last ping that came then (rule 6.6)."""
-        return self._seen
+        """When root was last known to work (CLOCK_BOOTTIME, seconds), by its sign of life or its last ping (rule 6.6)."""
+        return max(self._seen, self.signs.seen(ROOT))
 
     def run(self, deadline: Callable[[], Optional[float]], on_deadline: Callable[[float], None]) -> None:
         """Run the loop; see Loop.run. Returns after `loop.stop()`."""
+        if self.signs.has(self.kind):
+            self.loop.on_turn = partial(self.signs.show, self.kind)
         self.loop.run(deadline, on_deadline)
 
     def exit(self, code: int) -> NoReturn:

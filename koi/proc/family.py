@@ -14,8 +14,8 @@ from typing import Any, NoReturn, Optional
 
 from koi import log
 from koi.core.pipe import Stop
-from koi.proc.cell import LeaseCell
-from koi.proc.child import DISREGARDED, ELECTOR, SERVICE, Context, live, reset_signals
+from koi.proc.cell import LeaseCell, LifeSigns
+from koi.proc.child import DISREGARDED, ELECTOR, SERVICE, SIGNING, Context, live, reset_signals
 from koi.proc.link import Link, pair
 from koi.proc.loop import Loop, now
 from koi.proc.supervise import Child
@@ -40,7 +40,7 @@ class Family:
 
     def __init__(self, loop: Loop, mains: Mapping[str, Main], on_frame: Callable[[Child, str, bytes], None], lock: int) -> None:
         self.loop = loop
-        self.cell = LeaseCell()
+        self.cell, self.signs = LeaseCell(), LifeSigns(SIGNING)
         self._children: dict[str, Child] = {}
         self._by_pid: dict[int, Child] = {}
         self._mains = mains
@@ -78,6 +78,8 @@ class Family:
             ours, theirs = pair()
         except OSError as error:
             return self._not_born(child, error)
+        if self.signs.has(child.kind):
+            self.signs.show(child.kind, 0.0)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         parent = os.getpid()
         try:
@@ -227,7 +229,7 @@ class Family:
             if child.kind != SERVICE:
                 os.close(self._lock)
             reset_signals()
-            context = Context(name=child.name, link=theirs, loop=Loop(), cell=self.cell, **outfit(child))
+            context = Context(name=child.name, link=theirs, loop=Loop(), cell=self.cell, signs=self.signs, **outfit(child))
         except BaseException as fault:
             log.get().critical(f"{child.name} cannot begin: {fault!r}")
             os._exit(os.EX_SOFTWARE)

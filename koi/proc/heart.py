@@ -1,21 +1,25 @@
-"""Signs of life: root's pings to elector and runner, and root's own to systemd.
+"""Signs of life: those of elector and runner, root's pings where they are missing, and root's own to systemd.
 
-Rule: a process that does not answer within half a lease is killed while its successor can still keep the lease; but
-when root itself was held up (stopped, or the machine slept) it blames nobody and counts anew.
+Rule: who has come round its loop since root last looked is not asked. A process that does not answer a ping within half a
+lease is killed while its successor can still keep the lease; but when root itself was held up (stopped, or the machine
+slept) it blames nobody and counts anew. A runner that holds nothing has no lease to lose, and time until it is asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Optional
 
 from koi.core.pipe import Ping
-from koi.proc.child import NANO
+from koi.proc.child import NANO, RUNNER
 from koi.proc.family import Family
 from koi.proc.supervise import Child, Pulse
 from koi.proc.system import Notifier
 
 PING_SHARE = 0.15
-"""Interval of root's pings as a share of the lease."""
+"""How often root looks for signs of life, as a share of the lease; one that is older is asked for by a ping."""
+RESTING_SHARE = 0.75
+"""A runner that holds nothing comes round its loop less often; its sign may be so old."""
 HANG_SHARE = 0.5
 """A ping unanswered for this share of the lease means that the process hangs."""
 HANG_FLOOR_S = 0.2
@@ -26,27 +30,30 @@ HELD_UP_FLOOR_S = 0.1
 
 
 class Heart:
-    """Pings the children that have a pulse, and tells systemd that root lives."""
+    """Looks after the children that have a pulse, and tells systemd that root lives."""
 
-    def __init__(self, family: Family, notifier: Notifier, lease: float, now: float) -> None:
-        self._family = family
+    def __init__(self, family: Family, notifier: Notifier, lease: float, now: float, holds: Callable[[], bool]) -> None:
+        """`holds()`: whether the runner holds an epoch, by its own last word."""
+        self._family, self._holds = family, holds
         self._notifier = notifier
         self._next = self._next_notice = now
         self.retime(lease)
 
     def retime(self, lease: float) -> None:
         """Count with this lease (seconds) from now on."""
-        self._ping_s = PING_SHARE * lease
+        self._ping_s, self._resting_s = PING_SHARE * lease, RESTING_SHARE * lease
         self.hang_s = max(HANG_SHARE * lease, HANG_FLOOR_S)
         self._held_up_s = max(HELD_UP_SHARE * lease, HELD_UP_FLOOR_S)
 
     def due(self) -> Optional[float]:
         """When the next beat is due, or the next child counts as hanging (CLOCK_BOOTTIME, seconds)."""
         pulses = [child.pulse for child in self._family.all() if child.pulse is not None]
-        dues = [pulse.due() for pulse in pulses]
-        dues.append(self._next if pulses else None)
-        dues.append(self._next_notice if self._notifier.interval is not None else None)
-        return min((due for due in dues if due is not None), default=None)
+        dues = [due for pulse in pulses if (due := pulse.due()) is not None]
+        if pulses:
+            dues.append(self._next)
+        if self._notifier.interval is not None:
+            dues.append(self._next_notice)
+        return min(dues, default=None)
 
     def beat(self, now: float) -> None:
         """Send what is due and kill the children that hang."""
@@ -54,7 +61,7 @@ class Heart:
             self._next_notice = now + self._notifier.interval
             self._notifier.tell("WATCHDOG=1")
         if now >= self._next:
-            self._ping_all(now)
+            self._ping_silent(now)
         for child in self._family.all():
             if child.pulse is not None:
                 self._kill_hanging(child, child.pulse, now)
@@ -66,16 +73,20 @@ class Heart:
             child.pulse.ask(now, number)
             self._family.tell(child.name, Ping(number))
 
-    def _ping_all(self, now: float) -> None:
+    def _ping_silent(self, now: float) -> None:
         held_up = now - self._next > self._held_up_s
         self._next = now + self._ping_s
         for child in self._family.all():
             if child.pulse is None:
                 continue
-            if child.pulse.sent is None:
+            if child.pulse.sent is not None:
+                if held_up:
+                    child.pulse.forgive(now)
+            elif now - self._family.signs.seen(child.kind) > self._patience(child):
                 self.ping(child, now)
-            elif held_up:
-                child.pulse.forgive(now)
+
+    def _patience(self, child: Child) -> float:
+        return self._resting_s if child.kind == RUNNER and not self._holds() else self._ping_s
 
     def _kill_hanging(self, child: Child, pulse: Pulse, now: float) -> None:
         due = pulse.due()

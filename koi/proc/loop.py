@@ -50,6 +50,8 @@ class Loop:
         self._wake: Optional[tuple[int, int]] = None
         self._stopped = False
         self._late = 0.0
+        self.on_turn: Optional[Callable[[float], None]] = None
+        """Told the time at each turn, before the process waits: nothing holds it up."""
 
     now = staticmethod(now)
 
@@ -97,6 +99,8 @@ class Loop:
                 due = None if self._stopped else deadline()
             if not self._stopped:
                 began = now()
+                if self.on_turn is not None:
+                    self.on_turn(began)
                 self._turn(due)
                 if due is not None:
                     self._late = max(self._late, now() - max(due, began))

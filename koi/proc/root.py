@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Optional
 
 from setproctitle import setproctitle
@@ -92,7 +93,7 @@ class Root:
         self.notifier = Notifier()
         self.family = Family(self.loop, mains, self._on_frame, held)
         self.family.inherited.append(self.notifier.close)
-        self.heart = Heart(self.family, self.notifier, config.timing.lease, now())
+        self.heart = Heart(self.family, self.notifier, config.timing.lease, now(), lambda: self.tree.holding is not None)
         self.shutdown = Shutdown(self.family, bool(config.node.runner), end_s, config.timing.grace, self._finish)
         self.frozen: Optional[bool] = None
         """Whether there is maintenance, by the runner's word; None: it has not said yet."""
@@ -120,6 +121,7 @@ class Root:
         self.loop.on_signal(signal.SIGHUP, lambda: self._reload("SIGHUP"))
         self.loop.on_signal(signal.SIGUSR1, lambda: self._reload("SIGUSR1"))
         self.loop.on_signal(signal.SIGCHLD, self._reap)
+        self.loop.on_turn = partial(self.family.signs.show, ROOT)
         gc.collect()
         gc.freeze()
 

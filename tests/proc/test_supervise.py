@@ -27,7 +27,7 @@ def test_an_unanswered_ping_counts_anew_when_root_itself_was_held_up() -> None:
     child = Child("elector", "elector", pulse=Pulse(0.5, answered=True))
     assert child.pulse is not None
     family.add(child)
-    heart = Heart(family, Notifier(), 1.0, 100.0)
+    heart = Heart(family, Notifier(), 1.0, 100.0, lambda: True)
     heart.beat(100.0)
     assert child.pulse.sent == 100.0
     heart.beat(107.0)
@@ -37,6 +37,33 @@ def test_an_unanswered_ping_counts_anew_when_root_itself_was_held_up() -> None:
         assert child.pulse.sent == 107.0
     heart.beat(107.5)
     assert child.pulse.sent is None, "it counts as hanging and is killed"
+
+
+def test_who_was_at_work_lately_is_not_asked() -> None:
+    family = Family(Loop(), {}, lambda child, to, body: None, -1)
+    children = {kind: Child(kind, kind, pulse=Pulse(0.5, answered=True)) for kind in ("elector", "runner")}
+    for child in children.values():
+        family.add(child)
+    holds = True
+    heart = Heart(family, Notifier(), 1.0, 100.0, lambda: holds)
+
+    def asked(at: float) -> list[str]:
+        heart.beat(at)
+        found = [kind for kind, child in children.items() if child.pulse is not None and child.pulse.sent == at]
+        for child in children.values():
+            assert child.pulse is not None
+            child.pulse.forgive(at)
+            child.pulse.sent = None
+        return found
+
+    family.signs.show("elector", 99.9)
+    family.signs.show("runner", 99.9)
+    assert asked(100.0) == []
+    family.signs.show("elector", 100.1)
+    assert asked(100.2) == ["runner"], "a runner that may be master is asked after one beat"
+    holds = False
+    assert asked(100.4) == ["elector"], "one that holds nothing may rest longer"
+    assert asked(100.7) == ["elector", "runner"]
 
 
 def test_pulse() -> None:
