@@ -1,8 +1,8 @@
 """Signs of life: those of elector and runner, root's pings where they are missing, and root's own to systemd.
 
-Rule: who has come round its loop since root last looked is not asked. A process that does not answer a ping within half a
-lease is killed while its successor can still keep the lease; but when root itself was held up (stopped, or the machine
-slept) it blames nobody and counts anew. A runner that holds nothing has no lease to lose, and time until it is asked.
+Rule: who has come round its loop lately is not asked. A process that has not for half a lease, and does not answer a ping,
+is killed while its successor can still keep the lease; but when root itself was held up (stopped, or the machine slept) it
+blames nobody and counts anew. A runner that holds nothing has no lease to lose: it is asked late, and counts from then.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ PING_SHARE = 0.15
 RESTING_SHARE = 0.75
 """A runner that holds nothing comes round its loop less often; its sign may be so old."""
 HANG_SHARE = 0.5
-"""A ping unanswered for this share of the lease means that the process hangs."""
-HANG_FLOOR_S = 0.2
+"""No sign of life for this share of the lease, and no answer to a ping, means that the process hangs."""
+SILENT_BEATS = 2
+"""However old its sign is, a process that is asked has the time that remains after so many beats."""
+HANG_FLOOR_S = 0.24
 """However short the lease is, a process may be kept waiting this long by a busy machine."""
 HELD_UP_SHARE = 0.25
 """A beat later than this share of the lease: root itself was held up."""
@@ -66,11 +68,12 @@ class Heart:
             if child.pulse is not None:
                 self._kill_hanging(child, child.pulse, now)
 
-    def ping(self, child: Child, now: float) -> None:
-        """Send one ping; its number is its time, so that the child knows when root was last alive."""
+    def ping(self, child: Child, now: float, since: Optional[float] = None) -> None:
+        """Send one ping to a child that has been silent `since` then, or from now on; its number is its time, so that the
+        child knows when root was last alive."""
         if child.pulse is not None:
             number = int(now * NANO)
-            child.pulse.ask(now, number)
+            child.pulse.ask(now if since is None else since, number)
             self._family.tell(child.name, Ping(number))
 
     def _ping_silent(self, now: float) -> None:
@@ -79,18 +82,17 @@ class Heart:
         for child in self._family.all():
             if child.pulse is None:
                 continue
-            if child.pulse.sent is not None:
+            if child.pulse.silent is not None:
                 if held_up:
                     child.pulse.forgive(now)
-            elif now - self._family.signs.seen(child.kind) > self._patience(child):
-                self.ping(child, now)
-
-    def _patience(self, child: Child) -> float:
-        return self._resting_s if child.kind == RUNNER and not self._holds() else self._ping_s
+                continue
+            seen, rests = self._family.signs.seen(child.kind), child.kind == RUNNER and not self._holds()
+            if now - seen > (self._resting_s if rests else self._ping_s):
+                self.ping(child, now, None if rests or held_up else max(seen, now - SILENT_BEATS * self._ping_s))
 
     def _kill_hanging(self, child: Child, pulse: Pulse, now: float) -> None:
         due = pulse.due()
-        if due is None or pulse.sent is None or due > now:
+        if due is None or pulse.silent is None or due > now:
             return
-        self._family.kill(child.name, f"it has not answered for {now - pulse.sent:.2f} s")
-        pulse.sent = None
+        self._family.kill(child.name, f"it has not answered for {now - pulse.silent:.2f} s")
+        pulse.silent = None

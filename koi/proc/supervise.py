@@ -30,32 +30,32 @@ class Pulse:
     """Root's pings to one child: one at a time, each to be answered in time."""
 
     hang_s: float
-    sent: Optional[float] = None
-    """When the unanswered ping was sent."""
+    silent: Optional[float] = None
+    """Since when it counts as silent; None: no ping is unanswered."""
     number: Optional[int] = None
     answered: bool = False
     """The process has answered at least once."""
 
-    def ask(self, now: float, number: int) -> None:
-        """A ping with this number has been sent."""
-        self.sent, self.number = now, number
+    def ask(self, since: float, number: int) -> None:
+        """A ping with this number has been sent to a process that has been silent since then."""
+        self.silent, self.number = since, number
 
     def answer(self, number: int) -> None:
         """A pong came; an old one does not count."""
         if number == self.number:
-            self.sent = self.number = None
+            self.silent = self.number = None
             self.answered = True
 
     def due(self) -> Optional[float]:
         """When the process counts as hanging; None: nothing is unanswered."""
-        if self.sent is None:
+        if self.silent is None:
             return None
-        return self.sent + (self.hang_s if self.answered else max(FIRST_ANSWER_S, self.hang_s))
+        return self.silent + (self.hang_s if self.answered else max(FIRST_ANSWER_S, self.hang_s))
 
     def forgive(self, now: float) -> None:
         """Root itself was held up: count the unanswered time from now."""
-        if self.sent is not None:
-            self.sent = now
+        if self.silent is not None:
+            self.silent = now
 
 
 @dataclass

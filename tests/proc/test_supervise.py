@@ -29,14 +29,14 @@ def test_an_unanswered_ping_counts_anew_when_root_itself_was_held_up() -> None:
     family.add(child)
     heart = Heart(family, Notifier(), 1.0, 100.0, lambda: True)
     heart.beat(100.0)
-    assert child.pulse.sent == 100.0
+    assert child.pulse.silent == 99.7
     heart.beat(107.0)
     assert child.pulse.due() == 107.5
     for at in (107.15, 107.3, 107.45):
         heart.beat(at)
-        assert child.pulse.sent == 107.0
+        assert child.pulse.silent == 107.0
     heart.beat(107.5)
-    assert child.pulse.sent is None, "it counts as hanging and is killed"
+    assert child.pulse.silent is None, "it counts as hanging and is killed"
 
 
 def test_who_was_at_work_lately_is_not_asked() -> None:
@@ -49,11 +49,10 @@ def test_who_was_at_work_lately_is_not_asked() -> None:
 
     def asked(at: float) -> list[str]:
         heart.beat(at)
-        found = [kind for kind, child in children.items() if child.pulse is not None and child.pulse.sent == at]
+        found = [kind for kind, child in children.items() if child.pulse is not None and child.pulse.silent is not None]
         for child in children.values():
             assert child.pulse is not None
-            child.pulse.forgive(at)
-            child.pulse.sent = None
+            child.pulse.silent = None
         return found
 
     family.signs.show("elector", 99.9)
@@ -64,6 +63,19 @@ def test_who_was_at_work_lately_is_not_asked() -> None:
     holds = False
     assert asked(100.4) == ["elector"], "one that holds nothing may rest longer"
     assert asked(100.7) == ["elector", "runner"]
+
+
+def test_silence_counts_from_the_last_sign_of_life_and_of_a_resting_runner_from_the_ping() -> None:
+    family = Family(Loop(), {}, lambda child, to, body: None, -1)
+    elector, runner = (Child(kind, kind, pulse=Pulse(0.5, answered=True)) for kind in ("elector", "runner"))
+    family.add(elector)
+    family.add(runner)
+    heart = Heart(family, Notifier(), 1.0, 100.0, lambda: False)
+    for kind in ("elector", "runner"):
+        family.signs.show(kind, 99.0)
+    heart.beat(100.0)
+    assert elector.pulse is not None and runner.pulse is not None
+    assert (elector.pulse.due(), runner.pulse.due()) == (100.2, 100.5)
 
 
 def test_pulse() -> None:
