@@ -94,14 +94,18 @@ class Runner(Upkept):
 
     def receive(self, elector: str, answer: Union[Vouch, State], now: float) -> list[Any]:
         """An elector's answer to a report, or a nudge."""
+        self.hear(elector, answer, now)
+        return self._settle(now)
+
+    def hear(self, elector: str, answer: Union[Vouch, State], now: float) -> None:
+        """Take an answer up without concluding anything yet: `handle_timer` is owed once all that came with it is heard."""
         if elector not in self.settings.electors:
-            return []
+            return
         nudged = isinstance(answer, State) and answer.nudge and answer.boot == self.settings.boot
         if self.lease.hear(elector, answer, now):
             self.reporter.known(elector, answer.digest)
         if nudged:
             self.reporter.soon(now)
-        return self._settle(now)
 
     def service(self, state: ServiceState, now: float) -> list[Any]:
         """A worker's word of its service."""

@@ -125,11 +125,12 @@ class RunnerProcess:
         self.machine.root_seen(self.context.root_seen())
         for address, sender, message, _ in self.endpoint.receive(MAX_TURN):
             if isinstance(message, (Vouch, State)) and self.electors.is_from(sender, address):
-                self.carry_out(self.machine.receive(sender, message, clock()))
+                self.machine.hear(sender, message, clock())
             elif isinstance(message, Request) and self.control is not None:
                 self.control.request(address, message)
             else:
                 speech.count_stranger(self.endpoint, address, sender, message)
+        self.carry_out(self.machine.handle_timer(clock()))
         if len(self.endpoint.noise) > len(self.noise_told):
             speech.count_noise(self.endpoint, self.noise_told)
 
