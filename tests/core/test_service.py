@@ -13,7 +13,7 @@ from koi.core.effects import Become, EndScript, RunScript, Tell
 from koi.core.pipe import Order
 from koi.core.service import ENDINGS, Service
 from koi.core.states import DURING, STATES, TRANSITIONS
-from tests.core.drive import FAR, SETTINGS, Drive, failures, has, in_state, promoted, scripts, started
+from tests.core.drive import FAR, SETTINGS, Drive, failures, has, in_state, scripts, started
 
 # --- the way up and down ------------------------------------------------------------------------
 
