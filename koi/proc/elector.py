@@ -70,6 +70,7 @@ class ElectorProcess:
         boot = speech.new_boot()
         self.electors = speech.Electors(config)
         self.endpoint = speech.open_endpoint(config, config.cluster.bind, config.cluster.port, boot)
+        self.electors.speaks(self.endpoint, config.node.name)
         names = config.cluster.electors.names
         record = load_record(path, names)
         majority = len(names) // 2 + 1

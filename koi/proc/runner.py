@@ -68,6 +68,7 @@ class RunnerProcess:
         self.owns_port = not config.node.elector
         self.electors = speech.Electors(config)
         self.endpoint = speech.open_endpoint(config, config.cluster.bind, config.cluster.port if self.owns_port else 0, boot)
+        self.electors.speaks(self.endpoint, config.node.name)
         self.failures = Failures(f"{config.node.state_dir}/failures.json", config.node.name)
         self.machine = Runner(
             self._settings(boot.hex()), config.timing, {d.name: d.priority for d in context.definitions}, self._recovery(config),

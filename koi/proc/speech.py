@@ -78,6 +78,11 @@ class Electors:
         fresh = (address for address in addresses if self._heard.get(address, 0.0) >= since)
         return next(fresh, addresses[0] if addresses else None)
 
+    def speaks(self, endpoint: Endpoint, node: str) -> None:
+        """What this node sends comes from where the others expect an elector, if it is one."""
+        if node in self._listed:
+            endpoint.home = lambda: [host for host, _ in self.addresses.get(node, ())]
+
     # --- names ---
 
     def attach(self, loop: Loop) -> None:

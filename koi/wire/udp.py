@@ -11,7 +11,7 @@ import errno
 import socket
 from collections import Counter
 from functools import lru_cache
-from typing import Any, Iterable, NamedTuple, Optional
+from typing import Any, Callable, Iterable, NamedTuple, Optional
 
 from koi.errors import KoiError
 from koi.wire.codec import Malformed, decode, encode
@@ -27,6 +27,9 @@ MAX_TARGETS = 4096
 MAX_PORT_TRIES = 16
 """How often a free port is sought that is free on every bind address."""
 
+NETWORK_BYTES = 8
+"""Of an IPv6 address: its network."""
+
 MAX_MEANINGS = 4
 """Addresses that one name may mean."""
 
@@ -41,6 +44,14 @@ class Received(NamedTuple):
     sender: str
     message: Any
     boot: bytes
+
+
+class Target(NamedTuple):
+    """How an address is reached: the socket, the address as this socket wants it, and what says from which own one."""
+
+    sock: socket.socket
+    sockaddr: Any
+    source: list[tuple[int, int, bytes]]
 
 
 class Endpoint:
@@ -62,7 +73,9 @@ class Endpoint:
         self._opener = opener
         self._purse = Purse()
         self._sockets: list[socket.socket] = []
-        self._targets: dict[Address, tuple[socket.socket, Any]] = {}
+        self._targets: dict[Address, Target] = {}
+        self.home: Optional[Callable[[], Iterable[str]]] = None
+        """The addresses at which others know this node, if they do: of IPv6 it speaks from no other of their networks."""
         self._open(binds, port)
         self.port: int = self._sockets[0].getsockname()[1]
 
@@ -91,8 +104,12 @@ class Endpoint:
 
     def _send_body(self, address: Address, body: bytes, tries: int = 1) -> None:
         try:
-            sock, target = self._targets.get(address) or self._find_target(address)
-            sock.sendto(self._sealer.seal(body, self._purse.cookie(address)), target)
+            sock, target, source = self._targets.get(address) or self._find_target(address)
+            datagram = self._sealer.seal(body, self._purse.cookie(address))
+            if source:
+                sock.sendmsg((datagram,), source, 0, target)
+            else:
+                sock.sendto(datagram, target)
             self._purse.keep(self._sealer.seq, address, body, tries)
         except OSError as error:
             self._targets.pop(address, None)
@@ -101,8 +118,8 @@ class Endpoint:
     def _count_error(self, error: OSError) -> None:
         self.errors["EADDR" if isinstance(error, socket.gaierror) else errno.errorcode.get(error.errno or 0, "unknown")] += 1
 
-    def _find_target(self, address: Address) -> tuple[socket.socket, Any]:
-        """The socket through which an address is reached, and the address as this socket wants it; OSError if none."""
+    def _find_target(self, address: Address) -> Target:
+        """How an address is reached; OSError if it is not."""
         family, sockaddr = _numeric(*address)
         sockets = [sock for sock in self._sockets if sock.family == family]
         if not sockets and family == socket.AF_INET:
@@ -110,14 +127,16 @@ class Endpoint:
             sockaddr = ("::ffff:" + sockaddr[0], sockaddr[1])
         if not sockets:
             raise OSError(errno.EAFNOSUPPORT, "no socket of this family")
-        found = (sockets[0] if len(sockets) == 1 else _on_route(sockets, sockaddr)), sockaddr
-        self._keep_target(address, *found)
-        return found
+        return self._keep_target(address, sockets[0] if len(sockets) == 1 else _on_route(sockets, sockaddr), sockaddr)
 
-    def _keep_target(self, address: Address, sock: socket.socket, sockaddr: Any) -> None:
+    def _keep_target(self, address: Address, sock: socket.socket, sockaddr: Any) -> Target:
         if len(self._targets) >= MAX_TARGETS:
             self._targets.clear()
-        self._targets[address] = sock, sockaddr
+        home = () if self.home is None else tuple(self.home())
+        target = Target(sock, sockaddr, _from_home(sock, sockaddr, home))
+        if home or self.home is None:  # else the own name means nothing yet
+            self._targets[address] = target
+        return target
 
     # --- in -----------------------------------------------------------------------------------
 
@@ -153,7 +172,8 @@ class Endpoint:
             self._count_noise("malformed", str(fault), sockaddr)
         else:
             address = normalise(sockaddr)
-            if len(self._sockets) > 1:  # the answer leaves by the socket that was asked
+            known = self._targets.get(address)
+            if len(self._sockets) > 1 and (known is None or known.sock is not sock):  # the answer leaves where was asked
                 self._keep_target(address, sock, sockaddr)
             received.append(Received(address, sender, message, opened.boot))
 
@@ -297,14 +317,45 @@ def _is_dual(sock: socket.socket) -> bool:
 
 def _on_route(sockets: list[socket.socket], sockaddr: Any) -> socket.socket:
     """The socket bound to the address from which the kernel would send there, else the first. Sends nothing."""
-    source: Optional[str] = None
-    with socket.socket(sockets[0].family, socket.SOCK_DGRAM) as probe:
+    source = _usual_source(sockets[0].family, sockaddr)
+    return next((sock for sock in sockets if sock.getsockname()[0] == source), sockets[0])
+
+
+def _usual_source(family: int, sockaddr: Any) -> Optional[str]:
+    """The address from which the kernel would send there; None if it would not. Sends nothing."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(sockaddr)
-            source = probe.getsockname()[0]
+            return str(probe.getsockname()[0])
         except OSError:
-            source = None
-    return next((sock for sock in sockets if sock.getsockname()[0] == source), sockets[0])
+            return None
+
+
+def _from_home(sock: socket.socket, sockaddr: Any, home: Iterable[str]) -> list[tuple[int, int, bytes]]:
+    """Ancillary data for sending from a known address of the network in which the kernel would choose one.
+
+    Of IPv6 it prefers the youngest address of a network, such as that of a service which has just been promoted.
+    """
+    if sock.family != socket.AF_INET6 or sockaddr[0].startswith("::ffff:") or sock.getsockname()[0] != "::":
+        return []
+    usual = _usual_source(sock.family, sockaddr)
+    for host in home:
+        if usual is not None and ":" in host and "%" not in host and _network(host) == _network(usual) and _is_local(host):
+            return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, host) + bytes(4))]
+    return []
+
+
+def _network(host: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:NETWORK_BYTES]
+
+
+def _is_local(host: str) -> bool:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _bind_fault(error: OSError, port: int) -> str:

@@ -63,6 +63,31 @@ def test_ipv6_alone(tmp_path: Path) -> None:
             cluster.check()
 
 
+TAKE = "ip -6 address replace fd77::100/64 dev eth0 nodad"
+DROP = "ip -6 address del fd77::100/64 dev eth0 2>/dev/null || true"
+
+
+def test_a_service_with_an_ipv6_address_mutes_no_elector(tmp_path: Path) -> None:
+    """Found: the kernel prefers the youngest address of a network, and from a service's address no elector is heard."""
+    with Hosts("abcd") as hosts:
+        addresses = {n: f'"{hosts.ipv6(n)}"' for n in "abc"}
+        with NetCluster(hosts, tmp_path, electors="abc", addresses=addresses, preferences={"c": 10, "b": 5}) as cluster:
+            cluster.script("web", "promote", TAKE)
+            cluster.script("web", "demote", DROP)
+            cluster.start()
+            assert cluster.settled() == ("c", "c")
+            watch_quiet(cluster)
+            assert cluster.settled("a") == ("c", "c") and cluster.settled("d") == ("c", "c")
+            status = cluster.hosted["c"].ask()["cluster"]
+            assert status["warnings"] == [] and status["quorum"]["have"] == 3
+            since = time.time()
+            hosts.cut("c")
+            assert cluster.expect_failover("c", since) == "b"
+            hosts.heal()
+            assert cluster.settled("a")[0] == "b"
+            cluster.check()
+
+
 @pytest.mark.long
 def test_bound_to_one_address_of_the_host(tmp_path: Path) -> None:
     """Each node listens on its own address alone, of two that the host has."""
