@@ -19,6 +19,7 @@ SETTINGS_FILE = "service.yaml"
 WATCH, DISABLED = "watch", "disabled"
 FOLDER, FILE = "folder", "file"
 MAX_SERVICES = 100
+MAX_SETTINGS_BYTES = 16_384
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 PRIORITY = re.compile(r"([0-9]{1,2})-(.+)")
 
@@ -44,6 +45,8 @@ class Definition:
     """A file of that name stands in its folder: it is not started."""
     settings: Optional[str] = None
     """The path of its service.yaml."""
+    content: bytes = b""
+    """What stood in it when the folder was read: a worker that is replaced later must not find another, or a faulty one."""
     faults: tuple[str, ...] = ()
     """Why it cannot be used."""
 
@@ -105,12 +108,7 @@ def settings(definition: Definition, defaults: Any, override: Callable[[Any, byt
     """The settings of a service: the defaults, changed by its service.yaml. Raises ConfigError."""
     if definition.settings is None:
         return defaults
-    try:
-        with open(definition.settings, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise ConfigError([f"{definition.settings}: cannot be read: {error.strerror}"]) from None
-    return override(defaults, content, definition.settings)
+    return override(defaults, definition.content, definition.settings)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -154,15 +152,32 @@ def _define(entry: os.DirEntry[str]) -> Definition:
     except OSError as error:
         fault = f"{entry.path}: cannot be read: {error.strerror}"
         return Definition(name, priority, entry.path, FOLDER, frozenset(), faults=(fault,))
+    faults = _faults(entry.path, present)
+    path = os.path.join(entry.path, SETTINGS_FILE) if SETTINGS_FILE in present else None
     return Definition(
         name, priority, entry.path, FOLDER, frozenset(present.intersection(ACTIONS)), RUN in present, WATCH in present,
-        DISABLED in present,
-        os.path.join(entry.path, SETTINGS_FILE) if SETTINGS_FILE in present else None, tuple(_faults(entry.path, present)),
+        DISABLED in present, path, _content(path, faults), tuple(faults),
     )
 
 
+def _content(path: Optional[str], faults: list[str]) -> bytes:
+    """What stands in service.yaml; a fault is added when it cannot be read or is none."""
+    if path is None:
+        return b""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_SETTINGS_BYTES + 1)
+    except OSError as error:
+        faults.append(f"{path}: cannot be read: {error.strerror}")
+        return b""
+    if len(content) > MAX_SETTINGS_BYTES:
+        faults.append(f"{path}: is larger than {MAX_SETTINGS_BYTES} bytes")
+        return b""
+    return content
+
+
 def _faults(path: str, present: set[str]) -> list[str]:
-    faults = []
+    faults: list[str] = []
     for name in (*ACTIONS, RUN, WATCH):
         script = os.path.join(path, name)
         if name in present and not os.path.isfile(script):

@@ -133,3 +133,25 @@ def test_restarts_come_before_the_failure_of_the_node(tmp_path: Path) -> None:
             whats = [f["what"] for f in client.failures()["failures"]]
         what = "run was killed by signal 9"
         assert whats == [f"{what}; it is stopped and started again (1 of 1 times)", what]
+
+
+@pytest.mark.parametrize("how", ["faulty", "gone"])
+def test_a_worker_is_replaced_although_service_yaml_is_no_more_what_it_was(tmp_path: Path, how: str) -> None:
+    """The new one read the file, ended by its fault, again and again: nobody stood behind a promoted service any more."""
+    with RealCluster(tmp_path, nodes="a") as one:
+        one.script("20-vip", "promote")
+        one.script("20-vip", "demote", body=f"echo $COLOUR > {tmp_path}/colour")
+        settings = one["a"].services / "20-vip/service.yaml"
+        settings.write_text("env: {COLOUR: red}\n")
+        one.start()
+        one.wait_master()
+        old = one["a"].local()["pids"]["services"]["vip"]
+        if how == "faulty":
+            settings.write_text("no such key: 1\n")
+            until("it is told", lambda: "no such key" in one["a"].log.read_text())
+        else:
+            settings.unlink()
+        os.kill(old, signal.SIGKILL)
+        until("another worker", lambda: one["a"].local()["pids"]["services"].get("vip") not in (None, old))
+        assert one["a"].stop() == 0
+        assert (tmp_path / "colour").read_text() in (("red\n",) if how == "faulty" else ("red\n", "\n"))
