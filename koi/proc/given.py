@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from typing import Optional
 
+from koi import log
 from koi.config import ServiceDefaults
 from koi.core.states import Settings
 from koi.proc.child import Context
 from koi.service import catalog, leftovers
+
+
+class Home:
+    """A service's folder or file, held open: one that was renamed still has the scripts that demote and stop the service."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            self._fd: Optional[int] = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            self._fd = None
+
+    def moved(self, definition: catalog.Definition) -> Optional[catalog.Definition]:
+        """The service where it is now; None when it is where it was, or gone."""
+        if self._fd is None or os.path.lexists(self._path):
+            return None
+        path = os.readlink(f"/proc/self/fd/{self._fd}")
+        if not os.path.exists(path):  # "... (deleted)"
+            return None
+        log.get().warning(f"{self._path} is now {path}: its scripts are run there")
+        return replace(definition, path=path)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._fd is not None:
+            os.close(self._fd)
 
 
 def directory(context: Context, own: ServiceDefaults) -> str:

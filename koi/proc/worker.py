@@ -40,7 +40,7 @@ from koi.core.states import (
     farewell,
 )
 from koi.proc.child import Context
-from koi.proc.given import directory, mark, settings
+from koi.proc.given import Home, directory, mark, settings
 from koi.proc.reload import Reconfigured
 from koi.proc.takeover import Program, Takeover
 from koi.service import catalog, leftovers
@@ -75,7 +75,7 @@ class Worker(Takeover):
         own = catalog.settings(context.definition, context.config.service, override)
         self.settings = settings(context, own)
         self.directory = directory(context, own)
-        self.mark = mark(self.settings)
+        self.mark, self.home = mark(self.settings), Home(self.definition.path)
         self.service = Service(self.settings)
         self.old_marks: list[leftovers.Mark] = []
         self.script: Optional[Script] = None
@@ -198,6 +198,9 @@ class Worker(Takeover):
 
     def _run_script(self, effect: RunScript) -> None:
         """Start the script of an action; every way in which that goes ends in `ended`."""
+        moved = self.home.moved(self.definition)
+        if moved is not None:
+            self._take_up(moved)
         if effect.action == SELF_FENCE:
             self._run_fence(effect)
         elif self.definition.is_run and effect.action == START:
@@ -212,7 +215,8 @@ class Worker(Takeover):
         self, effect: RunScript, name: str, command: list[str], timeout: Optional[float], on_end: Callable[[str, Script], None],
     ) -> Optional[Script]:
         """Start a command; None: it did not start, or there is none, which the machine has been told."""
-        environment: Mapping[str, str] = {**OWN_ENVIRONMENT, **dict(effect.environment), "KOI_ACTION": name}
+        environment: Mapping[str, str] = {**OWN_ENVIRONMENT, **dict(effect.environment), "KOI_ACTION": name,
+                                          "KOI_SERVICE_DIR": self.settings.folder}
         ended = partial(on_end, effect.action)
         try:
             self._enter(name)
@@ -340,6 +344,8 @@ class Worker(Takeover):
         self.changed, self.definition = None, definition
         own = catalog.settings(definition, self.context.config.service, override)
         self.context.definition = definition
+        self.home.close()
+        self.home = Home(definition.path)
         self.settings = self.service.settings = settings(self.context, own)
         self.directory = directory(self.context, own)
         present = mark(self.settings)

@@ -53,10 +53,21 @@ def test_a_new_service_is_started_and_promoted_and_a_vanished_one_stopped(cluste
     away = cluster.folder / "away"
     (cluster["a"].services / "10-disk").rename(away)
     until("disk is gone", lambda: services(cluster) == {"vip": "Promoted"})
-    assert actions(cluster, before) == [] and node(cluster)["state"] == "Master"
     until("its worker is gone", lambda: cluster["a"].local()["pids"]["services"].keys() == {"vip"})
+    assert actions(cluster, before) == ["demote", "stop"], "by the scripts where they are now"
+    assert node(cluster)["state"] == "Master" and "its scripts are run there" in cluster["a"].log.read_text()
     away.rename(cluster["a"].services / "10-disk")
     until("disk is back", lambda: services(cluster).get("disk") == "Promoted")
+
+
+def test_a_service_whose_folder_is_deleted_counts_as_stopped(cluster: RealCluster) -> None:
+    shutil.copytree(cluster["a"].services / "20-vip", cluster["a"].services / "10-disk")
+    until("disk is promoted", lambda: services(cluster).get("disk") == "Promoted" and node(cluster)["state"] == "Master")
+    before = len(cluster.read_stamps())
+    shutil.rmtree(cluster["a"].services / "10-disk")
+    until("disk is gone", lambda: services(cluster) == {"vip": "Promoted"})
+    until("its worker is gone", lambda: cluster["a"].local()["pids"]["services"].keys() == {"vip"})
+    assert actions(cluster, before) == [] and node(cluster)["state"] == "Master"
 
 
 def test_a_program_whose_folder_vanishes_is_stopped(cluster: RealCluster) -> None:

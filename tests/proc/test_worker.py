@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import select
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,11 +116,27 @@ def test_a_script_that_cannot_be_run_is_a_failure(make: Make) -> None:
 
 def test_a_folder_that_is_gone_is_not_a_missing_script(make: Make) -> None:
     lone = promoted(make(*ALL))
-    lone.service.rename(lone.folder / "elsewhere")
+    shutil.rmtree(lone.service)
     lone.order("stopped")
     lone.until("Failed")
     state = lone.last()
-    assert state is not None and state.stuck and "is gone" in lone.log() or "cannot be entered" in lone.log()
+    assert state is not None and state.stuck and "cannot be entered" in lone.log()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_service_that_is_renamed_is_demoted_and_stopped_where_it_is(make: Make, kind: str) -> None:
+    lone = make(*ALL)
+    if kind == "file":
+        shutil.rmtree(lone.service)
+        lone.service.write_text(f'#!/bin/sh\necho "$1" >> {lone.notes}\necho "in $KOI_SERVICE_DIR"\n')
+        lone.service.chmod(0o755)
+    promoted(lone)
+    lone.service.rename(lone.folder / "10-db.off")
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert lone.actions() == ["start", "promote", "demote", "stop"] and lone.failures() == []
+    if kind == "file":
+        assert f"demote: in {lone.folder}\n" in lone.log()
 
 
 def test_a_timeout(make: Make) -> None:
