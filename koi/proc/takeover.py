@@ -8,10 +8,12 @@ on, the pipes of what still prints. If there is none, what was left is ended, de
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from koi import log
-from koi.core.deadman import decides_alone
+from koi.core.deadman import decides_alone, overdue
+from koi.core.facts import Debt
 from koi.core.pipe import ServiceState
 from koi.core.service import Service
 from koi.core.states import PROMOTED, QUIET, RUN
@@ -68,8 +70,9 @@ class Takeover:
         if left and self.context.frozen is None:
             self.waits = True
             self.service = Service.unclean(self.settings)
-            if self.context.debt is not None:
-                self.decides_at = decides_alone(self.context.debt, self.settings.grace)
+            debt = self._debt()
+            if debt is not None:
+                self.decides_at = decides_alone(debt, self.settings.grace)
             self._show()
         elif left and self.context.frozen:
             self._take_over()
@@ -124,10 +127,17 @@ class Takeover:
 
     def _owe(self) -> None:
         """What was left under a lease is demoted in time, also while its processes are still being ended (rule 6.4)."""
-        if self.context.debt is not None:
-            self.service.owe(self.context.debt)
+        debt = self._debt()
+        if debt is not None:
+            self.service.owe(debt)
             self._post(lambda: self.service.handle_timer(*self._now()))
             self._work()
+
+    def _debt(self) -> Optional[Debt]:
+        """What is owed. When it was too late already as koinode began, the first worker has the grace from now on."""
+        debt = self.context.debt
+        late = debt is not None and overdue(debt.lease_end, self.settings.grace, debt.found_at)
+        return replace(debt, found_at=self.loop.now()) if debt and late and not self.context.respawned else debt
 
     def _end_rest(self, spared: Optional[int], on_done: Callable[[], None]) -> None:
         """End what nobody waits for any more, keep the pipes of the rest. A `spared` program needs its children."""

@@ -136,7 +136,7 @@ def test_everything_killed_and_started_again_at_once_it_cleans_up_and_is_master_
 
 def test_what_a_dead_tree_left_is_demoted_before_the_new_one_gives_its_epoch_up(make: Make) -> None:
     """Killed, started again within the guard: the electors hear of the renounced epoch only when it is true."""
-    cluster = make({"demote": "sleep 0.2", "stop": "sleep 0.2"}, failover="3s")
+    cluster = make({"demote": "sleep 0.2", "stop": "sleep 0.2"}, failover="6s")
     master = cluster.wait_master()
     killed = cluster[master].kill_all()
     cluster[master].start()
