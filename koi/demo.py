@@ -71,6 +71,7 @@ def run(size: int, once: bool, colour: bool) -> int:
             tell(cluster, colour) if once else picture(cluster, colour, interrupts)
             return 0
         except KeyboardInterrupt:
+            print()
             return INTERRUPTED if once else 0
         finally:
             interrupts.hold()

@@ -68,6 +68,8 @@ def watch(client: Client, colour: bool, as_json: bool) -> int:
             screen.show(_picture(client, colour, as_json))
             pause(INTERVAL_S)
     except KeyboardInterrupt:
+        if redraw:
+            print()  # the shell's prompt belongs below the ^C
         return 0
 
 

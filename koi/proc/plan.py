@@ -8,6 +8,7 @@ from koi.core import arbiter, commands
 from koi.core.arbiter import View
 from koi.core.commands import AlreadySo, Command, Refused
 from koi.core.messages import Report
+from koi.proc.snapshot import in_order
 
 
 def promote(view: View, command: Command) -> Union[Refused, str]:
@@ -36,7 +37,7 @@ def _services(view: View, name: str, downwards: bool) -> str:
     """The services in the order in which they would be acted on."""
     report: Optional[Report] = arbiter.heard(view, name)
     found = [] if report is None else list(report.services or ())
-    ordered = sorted(found, key=lambda s: (s.priority is None, s.priority or 0, s.name))
+    ordered = sorted(found, key=in_order)
     names = [s.name for s in (reversed(ordered) if downwards else ordered)]
     return f" ({', '.join(names)})" if names else ""
 

@@ -15,7 +15,7 @@ from koi.proc.asked import entries_wanted, journaled, node_command
 from koi.proc.journal import JournalFile
 from koi.proc.reload import Reconfigure
 from koi.proc.replies import Replies, arguments
-from koi.proc.snapshot import service
+from koi.proc.snapshot import services
 from koi.wire.udp import Address
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class RunnerControl:
             "preference": machine.settings.preference, "seen": 0.0, "uptime": report.uptime if report else 0.0,
             "failcount": machine.recovery.count,
             "last_failure": machine.last_failure, "version": __version__,
-            "services": [service(s.info) for s in machine.services.values()], "why": report.why if report else "",
+            "services": services(s.info for s in machine.services.values()), "why": report.why if report else "",
             "recovers_in": report.recovers_in if report else None, "stopped": machine.stopped,
             "failed_ago": report.failed_ago if report else None,
             "failed": bool(machine.failed), "stuck": machine.stuck(), "holding": machine.holding,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -219,7 +220,7 @@ class Snapshot:
             "state": report.state if heard else DISCONNECTED, "mode": self._mode(report.name, report.mode), "promotable": not why,
             "preference": report.preference, "seen": age, "uptime": report.uptime + age,
             "failcount": report.failcount, "last_failure": report.last_failure, "version": report.release,
-            "services": [service(info) for info in report.services or ()], "why": report.why or why, "recovers_in": recovers,
+            "services": services(report.services or ()), "why": report.why or why, "recovers_in": recovers,
             "failed_ago": None if report.failed_ago is None else report.failed_ago + age,
             "stopped": report.stopped, "failed": report.failed, "stuck": report.stuck, "holding": report.holding,
         }
@@ -273,6 +274,16 @@ class Snapshot:
         """The process ids of this node's tree."""
         pids = self.shell.pids
         return {"root": pids.root, "elector": pids.elector, "runner": pids.runner, "services": dict(pids.services)}
+
+
+def services(infos: Iterable[ServiceInfo]) -> list[JSON]:
+    """The services' objects, in the order in which they are promoted."""
+    return [service(info) for info in sorted(infos, key=in_order)]
+
+
+def in_order(info: ServiceInfo) -> tuple[bool, int, str]:
+    """Ascending priority, those without one last."""
+    return info.priority is None, info.priority or 0, info.name
 
 
 def service(info: ServiceInfo) -> JSON:

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from koi import __version__
+from koi.core.messages import ServiceInfo
+from koi.proc.snapshot import services
 from tests.cli.conftest import Koi
 from tests.cluster import REPOSITORY, until
 
@@ -154,6 +156,11 @@ def test_local_is_the_node_asked_with_its_processes(koi: Koi) -> None:
     assert koi("local") == 0
     path = next(line for line in koi.out.splitlines() if "koi-service.sh" in line).split()[-1]
     assert os.path.isfile(path)
+
+
+def test_services_stand_in_the_order_of_their_promotion() -> None:
+    infos = [ServiceInfo(name, priority, "Started") for name, priority in (("b", None), ("z", 2), ("a", 10), ("c", 2))]
+    assert [one["name"] for one in services(infos)] == ["c", "z", "a", "b"]
 
 
 def test_tree(koi: Koi, master: str) -> None:
