@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from koi.client_exchange import TIME_UP, Address, Exchange, written
+from koi.client_exchange import TIME_UP, Exchange
 from koi.client_history import merged, origin
 from koi.core.messages import Request, Response
 from koi.errors import KoiError, NoAnswer, Refused
-from koi.names import unknown_node
+from koi.names import Address, unknown_node, written
 
 if TYPE_CHECKING:
     from koi.config import Config

@@ -12,8 +12,7 @@ from typing import Any
 
 from koi.core.messages import ANSWER, PROGRESS, REDIRECT, REFUSED, Response
 from koi.errors import NoAnswer, Refused
-
-Address = tuple[str, int]
+from koi.names import Address, written
 
 FIRST_REPEAT_S = 0.3
 """The question is repeated after this, then after twice as long, and so on."""
@@ -145,12 +144,6 @@ class Exchange:
             return f"{written(self.address)} has answered before, but not for {self.timeout:g} s now; {ANOTHER}"
         where = f"{written(self.first)} redirects to {written(self.address)}"
         return f"{where}, which has not answered within {self.timeout:g} s; {ANOTHER}"
-
-
-def written(address: Address) -> str:
-    """An address as people write it: an IPv6 host in brackets."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _words(content: dict[str, Any], default: str) -> str:

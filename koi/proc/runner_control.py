@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from koi import __version__
 from koi.core.messages import Request
 from koi.core.pipe import NodeResult
+from koi.names import written
 from koi.proc.asked import entries_wanted, journaled, node_command
 from koi.proc.journal import JournalFile
 from koi.proc.reload import Reconfigure
@@ -102,8 +103,7 @@ class RunnerControl:
         host = None if towards is None else own_host(towards)
         if host is None:
             return None
-        port = self.shell.config.cluster.port
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return written((host, self.shell.config.cluster.port))
 
     def _local(self) -> dict[str, Any]:
         machine, pids = self.shell.machine, self.shell.pids

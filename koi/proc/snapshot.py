@@ -11,6 +11,7 @@ from koi.core import arbiter
 from koi.core.arbiter import View
 from koi.core.blank import Blank
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, Report, ServiceInfo, Witness
+from koi.names import written
 
 if TYPE_CHECKING:
     from koi.proc.elector import ElectorProcess
@@ -144,8 +145,8 @@ class Snapshot:
             found += [f"elector {name} {text}" for name, heard in self.lead.acks.items() for text in heard.ack.warnings]
             acks = self.lead.acks
             silent = [n for n in self.machine.seat.others if n not in acks or not self._fresh(acks[n].at)]
-            found += [f"elector {name} does not answer; see that koinode runs there and that UDP reaches {self._address(name)}"
-                      for name in silent]
+            see = "see that koinode runs there and that UDP reaches"
+            found += [f"elector {name} does not answer; {see} {self._address(name) or 'it'}" for name in silent]
         return found
 
     def _config_warnings(self) -> list[str]:
@@ -256,9 +257,7 @@ class Snapshot:
 
     def _address(self, name: str) -> Optional[str]:
         address = self.address(name)
-        if address is None:
-            return None
-        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+        return None if address is None else written(address)
 
     def address(self, name: Optional[str]) -> Optional[tuple[str, int]]:
         """Where this node answers clients."""
