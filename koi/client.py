@@ -301,16 +301,42 @@ class Client:
         return None
 
     def _open(self) -> Endpoint:
-        """The socket, opened with the first question: deriving the key takes some 50 ms."""
+        """The socket, opened with the first question."""
         if self._endpoint is None:
-            from koi.wire.seal import Opener, Sealer, cluster_key
-            from koi.wire.udp import Endpoint
-
             if not self._secret:
                 raise KoiError("no cluster password: give a configuration with -f, or --secret-file, or KOI_SECRET")
-            key = cluster_key(self._secret, self.id)
+            making = _Key(self._secret, self.id)
+            from koi.wire.seal import Opener, Sealer
+            from koi.wire.udp import Endpoint
+
+            key = making.take()
             self._endpoint = Endpoint(("::",), 0, Sealer(key, self.id, os.urandom(16)), Opener(key, self.id), "client")
         return self._endpoint
+
+
+class _Key:
+    """The cluster's key, made beside what else is to be done: it takes some 50 ms, as long as importing what seals with it."""
+
+    def __init__(self, secret: str, cluster_id: int) -> None:
+        from threading import Thread
+
+        self._secret, self._id = secret, cluster_id
+        self._made: bytes | None = None
+        self._thread = Thread(target=self._make, daemon=True)
+        self._thread.start()
+
+    def _make(self) -> None:
+        from koi.wire.key import cluster_key
+
+        self._made = cluster_key(self._secret, self._id)
+
+    def take(self) -> bytes:
+        """The key, once it is there; a fault of the thread is raised here."""
+        self._thread.join()
+        if self._made is None:
+            self._make()
+        assert self._made is not None
+        return self._made
 
 
 def pause(seconds: float) -> None:

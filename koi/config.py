@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -253,4 +252,6 @@ def _variables(node: yaml.Node, faults: Faults) -> tuple[tuple[str, str], ...]:
 
 def keygen() -> str:
     """A fresh cluster password: 44 random characters that need no quotes in YAML."""
-    return "k" + secrets.token_urlsafe(32)
+    from secrets import token_urlsafe  # only who makes a password pays for it
+
+    return "k" + token_urlsafe(32)

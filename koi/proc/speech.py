@@ -13,7 +13,8 @@ from koi import log
 from koi.config import Config
 from koi.proc.loop import Loop, now
 from koi.proc.names import Lookup, Name
-from koi.wire.seal import Opener, Sealer, cluster_key
+from koi.wire.key import cluster_key
+from koi.wire.seal import Opener, Sealer
 from koi.wire.udp import Address, Endpoint, literal
 
 BOOT_BYTES = 16

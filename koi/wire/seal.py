@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from koi.wire.codec import MAX_BODY
+from koi.wire.key import KEY_BYTES
+from koi.wire.key import cluster_key as cluster_key
 
 MAGIC = b"koi"
 COOKIE_MAGIC = b"koc"
@@ -48,7 +49,6 @@ FORGET_AT_ONCE = MAX_BOOTS // 4
 MAX_SOURCES = 16
 """Addresses of one boot whose cookie is remembered; a cookie that is not is worked out again."""
 
-_KEY = 32
 _WINDOW_MASK = (1 << WINDOW) - 1
 
 
@@ -85,14 +85,8 @@ class Given(NamedTuple):
     cookie: bytes
 
 
-def cluster_key(password: str, cluster_id: int) -> bytes:
-    """The key that all nodes of a cluster share. Slow on purpose (50 ms, 16 MB): once a process, before it forks."""
-    salt = b"koi" + str(cluster_id).encode()
-    return Scrypt(salt=salt, length=_KEY, n=2**14, r=8, p=1).derive(password.encode())
-
-
 def _sender_cipher(key: bytes, boot: bytes) -> ChaCha20Poly1305:
-    return ChaCha20Poly1305(HKDF(algorithm=SHA256(), length=_KEY, salt=None, info=boot).derive(key))
+    return ChaCha20Poly1305(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=boot).derive(key))
 
 
 def _nonce(seq: int) -> bytes:
@@ -177,7 +171,7 @@ class Opener:
         self._key = key
         self._cluster_id = cluster_id
         self._peers: OrderedDict[bytes, _Peer] = OrderedDict()
-        self._secret = os.urandom(_KEY)
+        self._secret = os.urandom(KEY_BYTES)
 
     def open(self, datagram: bytes, source: Hashable) -> Opened:
         """What is sealed; Noise of kind short, long, magic, version, cluster, seal, replay or cookie (Unproven).
@@ -240,7 +234,7 @@ class Opener:
         if len(self._peers) >= MAX_BOOTS:
             for _ in range(FORGET_AT_ONCE):
                 self._peers.popitem(last=False)
-            self._secret = os.urandom(_KEY)
+            self._secret = os.urandom(KEY_BYTES)
         self._peers[boot] = peer
         return peer
 
