@@ -60,6 +60,9 @@ LEAVING = frozenset({PROMOTING, DEMOTING, STOPPING})
 QUIET = frozenset({STARTED, PROMOTED})
 """States in which `status` is run and in which the exit of the `run` program is a failure at once."""
 
+WATCHED = frozenset({STARTED, PROMOTING, PROMOTED, DEMOTING})
+"""States in which `watch` runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

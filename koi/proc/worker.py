@@ -24,18 +24,15 @@ from koi.core.effects import Become, EndScript, KillAll, Log, RunScript, Tell
 from koi.core.pipe import Announce, Freeze, Order, Redefine, Restart, Stop
 from koi.core.service import Service
 from koi.core.states import (
-    DEMOTING,
     FAILED,
-    PROMOTED,
-    PROMOTING,
     RUN,
     SELF_FENCE,
     START,
-    STARTED,
     STATUS,
     STOP,
     STOPPED,
     WATCH,
+    WATCHED,
     environment,
     farewell,
 )
@@ -52,8 +49,6 @@ MAX_MARKS = 4
 """Folders that a service had before its present one."""
 MAX_TAILS = 16
 """Pipes of daemons that scripts have left behind and that still print; the oldest is given up."""
-WATCHED = frozenset({STARTED, PROMOTING, PROMOTED, DEMOTING})
-"""States in which `watch` runs."""
 NOT_FOR_SCRIPTS = ("KOI_SECRET", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 """Variables of koinode that are not its scripts' business."""
 OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS} | {"KOI_SHARE": SHARE}
