@@ -119,6 +119,13 @@ class NetCluster(RealCluster):
             return (cluster["master"], cluster["leader"]) if whole and agreed else None
         return until("a settled cluster", look)
 
+    def arrange(self, master: str, leader: str) -> None:
+        """These two are master and leader, whichever node was up first; a leader that outranks takes the lead after a while."""
+        if self.settled()[0] != master:
+            with self.hosted[master].client() as client:
+                client.promote(master)
+        until(f"{master} is master and {leader} leads", lambda: self.settled() == (master, leader))
+
     def promotions(self) -> int:
         """How often promote was begun."""
         return sum(1 for s in self.read_stamps() if (s.action, s.edge) == ("promote", "begin"))

@@ -71,11 +71,12 @@ def test_a_service_with_an_ipv6_address_mutes_no_elector(tmp_path: Path) -> None
     """Found: the kernel prefers the youngest address of a network, and from a service's address no elector is heard."""
     with Hosts("abcd") as hosts:
         addresses = {n: f'"{hosts.ipv6(n)}"' for n in "abc"}
-        with NetCluster(hosts, tmp_path, electors="abc", addresses=addresses, preferences={"c": 10, "b": 5}) as cluster:
+        shape = {"electors": "abc", "failover": "2s"}
+        with NetCluster(hosts, tmp_path, **shape, addresses=addresses, preferences={"c": 10, "b": 5}) as cluster:
             cluster.script("web", "promote", TAKE)
             cluster.script("web", "demote", DROP)
             cluster.start()
-            assert cluster.settled() == ("c", "c")
+            cluster.arrange("c", "c")
             watch_quiet(cluster)
             assert cluster.settled("a") == ("c", "c") and cluster.settled("d") == ("c", "c")
             status = cluster.hosted["c"].ask()["cluster"]
@@ -105,9 +106,10 @@ def test_bound_to_one_address_of_the_host(tmp_path: Path) -> None:
 
 def test_a_master_whose_address_changes_stays_master(tmp_path: Path) -> None:
     """A host without an elector stands in no configuration: it goes on from wherever it is."""
-    with Hosts("abcd") as hosts, NetCluster(hosts, tmp_path, electors="abc", runners="cd", preferences={"d": 10}) as cluster:
+    shape = {"electors": "abc", "runners": "cd", "failover": "2s"}
+    with Hosts("abcd") as hosts, NetCluster(hosts, tmp_path, **shape, preferences={"d": 10}) as cluster:
         cluster.start()
-        assert cluster.settled()[0] == "d"
+        cluster.arrange("d", "c")
         hosts.renumber("d", f"{NETWORKS[0]}.77")
         until("it is seen at its new address", lambda: f"{NETWORKS[0]}.77" in str(cluster.hosted["a"].ask()))
         watch_quiet(cluster)

@@ -66,7 +66,7 @@ def test_a_link_that_flaps_every_two_seconds_for_a_minute(tmp_path: Path) -> Non
 
 
 def test_all_nodes_killed_and_started_at_once(tmp_path: Path) -> None:
-    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path) as cluster:
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, failover="3s") as cluster:
         cluster.start()
         cluster.settled()
         killed = tuple((node.name, node.kill_all()) for node in cluster.nodes.values())
