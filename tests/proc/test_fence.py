@@ -83,10 +83,10 @@ def test_a_stuck_node_that_reports_itself_clean_ends_the_hold(tmp_path: Path) ->
 
 def test_a_stuck_node_whose_koinode_starts_again_is_stuck_still(tmp_path: Path) -> None:
     """While it demotes what was left it holds nothing and is not known to be stuck: that is not clean."""
-    with make(tmp_path) as cluster:
+    with make(tmp_path, failover="3s") as cluster:
         master = stick(cluster)
         cluster[master].kill_all()
-        cluster.script("10-vip", "demote", body="sleep 3; exit 1", nodes=master)
+        cluster.script("10-vip", "demote", body="sleep 5; exit 1", nodes=master)
         cluster.script("10-vip", "stop", body=f"echo > {tmp_path}/stops; [ -e {tmp_path}/mended ] || exit 1", nodes=master)
         with cluster.any().client() as client:
             client.elect()
@@ -159,7 +159,8 @@ def test_the_next_leader_goes_on_with_a_fence(tmp_path: Path, how: str) -> None:
     def runs() -> list[int]:
         return [int(pid) for pid in (tmp_path / "runs").read_text().split()] if (tmp_path / "runs").exists() else []
 
-    with RealCluster(tmp_path, nodes="abcde", electors="abc", runners="de", extra=f"  fence: {fence}\n") as cluster:
+    extra = f"  fence: {fence}\n"
+    with RealCluster(tmp_path, nodes="abcde", electors="abc", runners="de", failover="3s", extra=extra) as cluster:
         for action in ALL:
             cluster.script("10-vip", action)
         cluster.start()
