@@ -11,15 +11,30 @@ from koi.config import ServiceDefaults
 from koi.core.states import Settings
 from koi.proc.child import Context
 from koi.service import catalog, leftovers
+from koi.service.script import NO_INTERPRETER, NotRun
+
+MAX_MARKS = 5
+"""Folders by which a service's processes are known: the present one, and those before it."""
 
 
 class Home:
     """A service's folder or file, held open: one that was renamed still has the scripts that demote and stop the service."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, settings: Settings) -> None:
+        self.marks: tuple[leftovers.Mark, ...] = ()
+        """By which its processes are known, the present one first."""
+        self._fd: Optional[int] = None
+        self.settle(path, settings)
+
+    def settle(self, path: str, settings: Settings) -> None:
+        """It is here now."""
+        present = leftovers.Mark(settings.folder, settings.name, settings.node, settings.cluster_id)
+        self.marks = (present, *(one for one in self.marks if one != present))[:MAX_MARKS]
+        if self._fd is not None:
+            os.close(self._fd)
         self._path = path
         try:
-            self._fd: Optional[int] = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
             self._fd = None
 
@@ -33,21 +48,21 @@ class Home:
         log.get().warning(f"{self._path} is now {path}: its scripts are run there")
         return replace(definition, path=path)
 
-    def close(self) -> None:
-        """Let go of it."""
-        if self._fd is not None:
-            os.close(self._fd)
+
+def enter(directory: str, excused: bool) -> None:
+    """Scripts run in their service's folder. NotRun: it is gone, which is not the same as a missing script, unless `excused`."""
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        if excused:
+            raise FileNotFoundError(directory) from None
+        raise NotRun(NO_INTERPRETER, f"its folder {directory} cannot be entered: {error.strerror}") from None
 
 
 def directory(context: Context, own: ServiceDefaults) -> str:
     """Where scripts run: the service's folder, unless its service.yaml names another; a single file: service.workingdir."""
     common = None if context.definition.kind == catalog.FILE else context.config.service.workingdir
     return own.workingdir if own.workingdir and own.workingdir != common else str(context.definition.directory)
-
-
-def mark(settings: Settings) -> leftovers.Mark:
-    """What tells the service's processes from all others."""
-    return leftovers.Mark(settings.folder, settings.name, settings.node, settings.cluster_id)
 
 
 def settings(context: Context, own: ServiceDefaults) -> Settings:

@@ -37,7 +37,7 @@ from koi.core.states import (
     farewell,
 )
 from koi.proc.child import Context
-from koi.proc.given import Home, directory, mark, settings
+from koi.proc.given import Home, directory, enter, settings
 from koi.proc.reload import Reconfigured
 from koi.proc.takeover import Program, Takeover
 from koi.service import catalog, leftovers
@@ -45,8 +45,6 @@ from koi.service.script import KILL_DELAY_S, NO_INTERPRETER, NotRun, Script, Tai
 
 SHARE = os.path.join(os.path.dirname(koi.__file__), "share")
 """Where koi-service.sh is."""
-MAX_MARKS = 4
-"""Folders that a service had before its present one."""
 MAX_TAILS = 16
 """Pipes of daemons that scripts have left behind and that still print; the oldest is given up."""
 NOT_FOR_SCRIPTS = ("KOI_SECRET", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
@@ -70,9 +68,9 @@ class Worker(Takeover):
         own = catalog.settings(context.definition, context.config.service, override)
         self.settings = settings(context, own)
         self.directory = directory(context, own)
-        self.mark, self.home = mark(self.settings), Home(self.definition.path)
+        self.home = Home(self.definition.path, self.settings)
+        self.mark = self.home.marks[0]
         self.service = Service(self.settings)
-        self.old_marks: list[leftovers.Mark] = []
         self.script: Optional[Script] = None
         self.program: Optional[Program] = None
         self.watch: Optional[Script] = None
@@ -111,9 +109,8 @@ class Worker(Takeover):
         elif isinstance(message, Restart):
             self._post(lambda: self.service.restart(message.why, *self._now()))
         elif isinstance(message, Reconfigured):
-            self.context.config, changed = message.config, self.changed
-            self._take_up(self.definition)
-            self.changed = changed
+            self.context.config = message.config
+            self._take_up(self.definition, self.changed)
         elif isinstance(message, Redefine):
             self._redefine(message.definition)
         elif isinstance(message, Stop):
@@ -195,7 +192,7 @@ class Worker(Takeover):
         """Start the script of an action; every way in which that goes ends in `ended`."""
         moved = self.home.moved(self.definition)
         if moved is not None:
-            self._take_up(moved)
+            self._take_up(moved, self.changed)
         if effect.action == SELF_FENCE:
             self._run_fence(effect)
         elif self.definition.is_run and effect.action == START:
@@ -214,7 +211,8 @@ class Worker(Takeover):
                                           "KOI_SERVICE_DIR": self.settings.folder}
         ended = partial(on_end, effect.action)
         try:
-            self._enter(name)
+            retired = self.service.asked is not None and self.service.asked.retired
+            enter("/" if name == SELF_FENCE else self.directory, retired or name == STATUS)
             return Script(self.loop, command, environment, timeout, self._line(name), ended, self._closed)
         except FileNotFoundError:
             if name == RUN:
@@ -235,17 +233,6 @@ class Worker(Takeover):
             self._post(lambda: service.program_ended(error.exit, line, *self._now(), WATCH))
         else:
             self._ended(action, error.exit, 0.0, line)
-
-    def _enter(self, name: str) -> None:
-        """Scripts run in their service's folder. NotRun: it is gone, which is not the same as a missing script."""
-        directory = "/" if name == SELF_FENCE else self.directory
-        try:
-            os.chdir(directory)
-        except OSError as error:
-            retired = self.service.asked is not None and self.service.asked.retired
-            if retired or name == STATUS:  # a folder that has vanished is the runner's business
-                raise FileNotFoundError(directory) from None
-            raise NotRun(NO_INTERPRETER, f"its folder {directory} cannot be entered: {error.strerror}") from None
 
     def _ended(self, action: str, exit: Optional[int], seconds: float, line: str) -> None:
         self._post(lambda: self.service.ended(action, exit, seconds, line, *self._now()))
@@ -274,16 +261,21 @@ class Worker(Takeover):
 
     def _program_stopped(self) -> None:
         """It has ended; what it left behind, in its session or out of it, has to end too before `stop` is done."""
-        left = leftovers.of_action((self.mark, *self.old_marks), RUN)
-        if left:
-            log.get().warning(f"ends {len(left)} processes that the program of {self.settings.name} left behind")
-        self.ending = leftovers.Ending(self.loop, left, KILL_DELAY_S, self._all_stopped)
+        left = leftovers.of_action(self.home.marks, RUN)
+        if not left:
+            self._all_stopped()
+            return
+        log.get().warning(f"ends {len(left)} processes that the program of {self.settings.name} left behind")
+        self.ending = leftovers.Ending(self.loop, left, KILL_DELAY_S, self._rest_ended)
+
+    def _rest_ended(self) -> None:
+        self._all_stopped()
+        self._work()
 
     def _all_stopped(self) -> None:
         since, self.stopping_since = self.stopping_since, None
         if since is not None:
             self._ended(STOP, 0, self.loop.now() - since, "")
-            self._work()
 
     def _program_ended(self, action: str, program: Program) -> None:
         """The program is gone: as `stop` wanted, because everything was killed, or by itself."""
@@ -335,24 +327,22 @@ class Worker(Takeover):
         why = f"{RUN} has {'appeared in' if definition.is_run else 'vanished from'} its folder"
         self._post(lambda: self.service.restart(why, *self._now()))
 
-    def _take_up(self, definition: catalog.Definition) -> None:
-        self.changed, self.definition = None, definition
+    def _take_up(self, definition: catalog.Definition, changed: Optional[catalog.Definition] = None) -> None:
+        """`changed` is still to be taken up later."""
+        self.changed, self.definition = changed, definition
         own = catalog.settings(definition, self.context.config.service, override)
         self.context.definition = definition
-        self.home.close()
-        self.home = Home(definition.path)
         self.settings = self.service.settings = settings(self.context, own)
         self.directory = directory(self.context, own)
-        present = mark(self.settings)
-        self.old_marks = [one for one in (*self.old_marks, self.mark) if one != present][-MAX_MARKS:]
-        self.mark = present
+        self.home.settle(definition.path, self.settings)
+        self.mark = self.home.marks[0]
         self._post(lambda: self.service.resettle(*self._now()))
 
     def _kill_all(self, effect: KillAll) -> None:
         for script in (self.script, self.program, self.watch):
             if script is not None:
                 script.kill()
-        killed = [pid for mark in (self.mark, *self.old_marks) for pid in leftovers.kill(mark)]
+        killed = [pid for mark in self.home.marks for pid in leftovers.kill(mark)]
         if killed:
             log.get().warning(f"killed {len(killed)} processes of {self.settings.name}: {effect.why}")
 

@@ -75,7 +75,8 @@ def test_a_program_whose_folder_vanishes_is_stopped(cluster: RealCluster) -> Non
     until("web runs", lambda: services(cluster).get("web") == "Promoted" and program(cluster, "pid"))
     shutil.rmtree(cluster["a"].services / "web")
     until("web is gone", lambda: services(cluster) == {"vip": "Promoted"})
-    assert not os.path.exists(f"/proc/{program(cluster, 'pid')}") and node(cluster)["state"] == "Master"
+    until("its program has ended", lambda: not os.path.exists(f"/proc/{program(cluster, 'pid')}"))
+    assert node(cluster)["state"] == "Master"
 
 
 def test_a_new_priority_and_a_new_status_need_no_restart(cluster: RealCluster) -> None:
