@@ -173,7 +173,11 @@ class Takeover:
         self._adopt_program(found)
         self._keep_pipes(found)
         state = self.service.state
-        log.get().info(f"takes {self.settings.name} over as it is, {state}: there is maintenance")
+        if self.service.clean:
+            log.get().info(f"takes {self.settings.name} over as it is, {state}: there is maintenance")
+        else:
+            log.get().warning(f"it is not known what an earlier koinode left running of {self.settings.name}: there is "
+                              "maintenance, so it stays as it is, and is demoted and stopped when that ends")
         if state == PROMOTED and self.context.cell.read() is None:
             log.get().debug(f"{self.settings.name} has seen no lease yet")
         self._show()

@@ -108,6 +108,26 @@ def test_root_stopped_for_a_moment_costs_nothing(make: Make) -> None:
     assert cluster[master].processes() == before and cluster.read_stamps()[-1].time < began
 
 
+def test_killed_in_the_middle_of_a_switchover_there_are_never_two(make: Make) -> None:
+    """Whoever dies while a promote or a demote runs: the script is ended, what it may have done is undone, nobody is early."""
+    cluster = make({"10-vip/promote": "sleep 0.5", "10-vip/demote": "sleep 0.5"}, failover="3s")
+    for action, victim in (("promote", "root"), ("promote", "service vip"), ("demote", "runner"), ("demote", "service vip")):
+        old = cluster.wait_master()
+        new = next(name for name in "abc" if name != old)
+        until("all are well", lambda: [n["state"] for n in cluster.status().get("nodes", ())].count("Backup") == 2)
+        began, node = time.time(), cluster[new if action == "promote" else old]
+        assert cluster[old].asker.promote(new, no_wait=True)["done"]
+        until(f"{action} of {node.name}", lambda action=action, began=began, node=node: cluster.first(
+            action, "begin", began, node.name))
+        if victim == "root":
+            kill_root(node)
+            node.start()
+        else:
+            os.kill(node.processes()[victim], signal.SIGKILL)
+        cluster.wait_master()
+        assert cluster.overlaps() == [], f"{victim} killed during {action}"
+
+
 # --- everything -------------------------------------------------------------------------------
 
 
