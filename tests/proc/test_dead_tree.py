@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -168,13 +169,12 @@ def test_a_worker_that_begins_late_has_the_whole_grace_to_demote(lone: Lone) -> 
     lone.script("demote", "sleep 0.2")
     lone.fork(unclean=True, debt=Debt(now() - 20, now() - 10))
     wait(lambda: lone.actions() == ["demote", "stop"], what="demoted and stopped")
-    assert "found 20.0 s after its lease had ended" in lone.log() and lone.failures() == []
+    assert re.search(r"found 2\d\.\d s after its lease had ended", lone.log()) and lone.failures() == []
 
 
 def test_a_worker_whose_runner_says_nothing_decides_alone(lone: Lone) -> None:
     lone.scripts("demote", "stop")
-    began = now()
-    lone.fork(unclean=True, frozen=None, debt=Debt(began, began))
+    lone.fork(unclean=True, frozen=None, debt=Debt(now() - 20, now() - 10))
     wait(lambda: lone.actions() == ["demote", "stop"], what="demoted and stopped")
     lone.send(Freeze(False))
     lone.until("Stopped")
