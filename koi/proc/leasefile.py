@@ -69,7 +69,7 @@ def remove(run_dir: str) -> None:
     try:
         os.unlink(os.path.join(run_dir, LEASE_NAME))
     except FileNotFoundError:
-        pass  # this node was never master
+        pass  # this node has no runner
 
 
 def boot_id() -> str:

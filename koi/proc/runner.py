@@ -55,6 +55,11 @@ def remembered(path: str) -> Remember:
         return Remember(False, False)
 
 
+def exposed(machine: Runner) -> bool:
+    """Whether something may be active that only a running lease allows; what was left stays so in maintenance, guarded."""
+    return machine.holding is not None or (machine.left and machine.maintenance is not True)
+
+
 class RunnerProcess:
     """Socket, workers and clock around one Runner."""
 
@@ -200,8 +205,7 @@ class RunnerProcess:
             return
         machine = self.machine
         end = machine.lease_end if machine.holding is not None else None
-        exposed = machine.holding is not None or machine.left
-        self.watchdog.look(now, (end or 0.0) if exposed else None)
+        self.watchdog.look(now, (end or 0.0) if exposed(machine) else None)
         if self.watchdog.trouble and self.watchdog.trouble != machine.watchdog_trouble:
             log.get().error(f"{self.watchdog.trouble}; this node is not promotable without it")
         machine.watchdog_trouble = self.watchdog.trouble

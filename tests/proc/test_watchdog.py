@@ -15,9 +15,13 @@ from pathlib import Path
 import pytest
 
 from koi import log
+from koi.core.messages import ENDING, MAINTENANCE, State
+from koi.core.pipe import Heritage
 from koi.proc import watchdog
+from koi.proc.runner import exposed
 from koi.proc.watchdog import WDIOC_GETTIMEOUT, WDIOC_SETTIMEOUT, Watchdog
 from tests.cluster import RealCluster, until
+from tests.core.test_reporting import runner
 
 
 class Recorder:
@@ -144,6 +148,17 @@ def test_on_a_terminal_it_writes_the_same() -> None:
     assert dog.trouble == "" and dog.timeout is None and os.read(ours, 100) == b"\0\0V"
     os.close(ours)
     os.close(theirs)
+
+
+def test_in_maintenance_a_machine_is_not_reset_for_what_a_dead_tree_left() -> None:
+    """Nobody demotes it then, and no other node is promoted; it was fed only as long as a lease ran, and there is none."""
+    one = runner(Heritage(("old",), None, 7, unclean=True))
+    one.start(100.0)
+    assert exposed(one), "it must be demoted in time"
+    for hold, is_exposed in ((MAINTENANCE, False), (ENDING, True)):
+        version = (1, 2 if hold == MAINTENANCE else 3)
+        one.receive("a", State("boot-of-x", 1, version, leader="a", master="x", epoch=7, hold=hold), 100.1)
+        assert one.left and exposed(one) is is_exposed
 
 
 # --- a real node ------------------------------------------------------------------------------
