@@ -12,7 +12,7 @@ from typing import Callable
 
 import pytest
 
-from tests.cluster import Node, RealCluster, beneath, until
+from tests.cluster import Node, RealCluster, beneath, send, until
 
 LEASE, GRACE = 0.52, 0.38
 """As parts of time.failover."""
@@ -152,6 +152,21 @@ def test_everything_killed_and_started_again_at_once_it_cleans_up_and_is_master_
     scripts = ran(cluster, "a", killed)  # each service is cleaned up at once, for itself
     assert scripts[0] == "demote" and sorted(scripts[:4]) == ["demote"] * 2 + ["stop"] * 2
     assert scripts[4:] == ["start"] * 2 + ["promote"] * 2
+
+
+def test_everything_stopped_past_the_guard_lets_go_at_once_when_it_goes_on(make: Make) -> None:
+    """A frozen worker can demote nothing (README says so); awake again it is too late and kills, and the node comes back."""
+    cluster = make(failover="2s")
+    master = cluster.wait_master()
+    pids = list(beneath(cluster[master].folder))
+    send(pids, signal.SIGSTOP)
+    assert cluster.wait_master(master) != master
+    went_on = time.time()
+    send(reversed(pids), signal.SIGCONT)
+    back(cluster, master)
+    said = cluster[master].log.read_text()
+    assert "another node may be master now" in said or ran(cluster, master, went_on)[0] == "demote"
+    assert not [s for s in cluster.read_stamps() if s.node == master and s.action == "promote" and s.time > went_on]
 
 
 def test_what_a_dead_tree_left_is_demoted_before_the_new_one_gives_its_epoch_up(make: Make) -> None:
