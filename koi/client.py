@@ -165,6 +165,7 @@ class Client:
         """
         if timeout is None:
             return self.ask("wait", condition=condition, timeout=None)
+        self._open()  # making the key is no part of the waiting
         until = now() + timeout
         while True:
             try:
