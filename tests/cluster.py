@@ -202,6 +202,9 @@ class Node:
 class RealCluster:
     """Nodes, electors, one stamp file."""
 
+    template = STAMP
+    """What every script is made from."""
+
     def __init__(self, folder: Path, nodes: str = "abc", electors: Optional[str] = None, runners: Optional[str] = None,
                  failover: str = "1s", extra: str = "", service: str = "", node_extra: Optional[dict[str, str]] = None,
                  program: str = "koi.node") -> None:
@@ -250,7 +253,7 @@ class RealCluster:
                 path = node.services / service / action
                 path.parent.mkdir(exist_ok=True)
                 temporary = path.with_name(f".{action}.new")
-                temporary.write_text(STAMP.format(stamps=self.stamps, body=body))
+                temporary.write_text(self.template.format(stamps=self.stamps, body=body))
                 temporary.chmod(0o755)
                 temporary.rename(path)
 

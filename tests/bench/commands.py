@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from tests.bench.rows import Row, ms
+from tests.bench.stamps import STAMP
 from tests.cluster import REPOSITORY, RealCluster
 
 STATUS_GOAL_MS, PROMOTE_GOAL_MS = 150, 180
@@ -27,6 +28,7 @@ def rows(trials: int) -> list[Row]:
     """Both commands."""
     status, move, whole = [], [], []
     with tempfile.TemporaryDirectory() as folder, RealCluster(Path(folder), failover="3s") as cluster:
+        cluster.template = STAMP
         for action in ("promote", "demote"):
             cluster.script("10-vip", action)
         cluster.start()

@@ -1,7 +1,7 @@
-"""How soon the end of a program is acted on: `run` to the next node's promote and to its new start, `watch` to demote.
+"""How soon an end is acted on: `run` to the next node's promote and to its new start, `watch` and a failing `status` to demote.
 
-How it is taken: the program is killed; scripts stamp the wall clock with `date`, which with /bin/sh costs 2 to 4 ms of
-every figure.
+How it is taken: the program is killed, or `status` stamps its own end and fails, and the script that follows stamps its
+begin (stamps.py).
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.rows import Row, ms
+from tests.bench.stamps import STAMP
 from tests.cluster import RealCluster, Stamp, until
 
 PROGRAM = "echo $$ > {folder}/pid.$KOI_NODE; exec sleep 100000"
+STATUS = 'if [ -e {folder}/failing.$KOI_NODE ]; then echo "$EPOCHREALTIME $KOI_NODE status end -" >> {stamps}; exit 1; fi'
 LIVED_S = 1.5
 """A program has lived so long before it is killed; runit waits a second with one that died younger."""
 
 
 def _kill(path: Path) -> float:
     """Kill the program whose pid stands there; the wall time just before."""
-    pid = int(until("a pid", lambda: path.exists() and path.read_text().strip()))
+    pid = int(until("a pid", lambda: path.read_text().strip() if path.exists() else ""))
     path.unlink()
     began = time.time()
     os.kill(pid, signal.SIGKILL)
@@ -51,11 +53,34 @@ def _measure(
     found: Callable[[RealCluster, str, float], Stamp | None],
 ) -> list[float]:
     with tempfile.TemporaryDirectory() as name, RealCluster(Path(name), failover="3s", service=service) as cluster:
+        cluster.template = STAMP
         for action in actions:
             cluster.script("10-vip", action)
         cluster.script("10-vip", program, PROGRAM.format(folder=cluster.folder))
         cluster.start()
         return [_trial(cluster, lambda node, at: found(cluster, node, at)) for _ in range(trials)]
+
+
+def _failing_status(trials: int) -> list[float]:
+    """From the end of a `status` that fails to the begin of demote."""
+    with tempfile.TemporaryDirectory() as name, RealCluster(Path(name), failover="3s") as cluster:
+        cluster.template = STAMP
+        for action in ("promote", "demote"):
+            cluster.script("10-vip", action)
+        cluster.script("10-vip", "status", STATUS.format(folder=cluster.folder, stamps=cluster.stamps))
+        cluster.start()
+        return [_status_trial(cluster) for _ in range(trials)]
+
+
+def _status_trial(cluster: RealCluster) -> float:
+    until("all well", lambda: _well(cluster))
+    master, began = cluster.wait_master(), time.time()
+    flag = cluster.folder / f"failing.{master}"
+    flag.touch()
+    demoted = until("demote", lambda: cluster.first("demote", "begin", began, master))
+    flag.unlink()
+    ends = [s.time for s in cluster.read_stamps() if s.node == master and (s.action, s.edge) == ("status", "end")]
+    return demoted.time - max(end for end in ends if end < demoted.time)
 
 
 def rows(trials: int) -> list[Row]:
@@ -68,4 +93,5 @@ def rows(trials: int) -> list[Row]:
         ms("exit of run -> next promote", move, goal=10),
         ms("exit of a program -> its new start", again, goal=5),
         ms("exit of watch -> begin of demote", watch, goal=5),
+        ms("end of a failing status -> begin of demote", _failing_status(trials), goal=5),
     ]

@@ -1,6 +1,6 @@
 """Draws the costs that grow: `python -m tests.bench.plot JSON SVG`, from what `python -m tests.bench --json JSON` has written.
 
-Three panels, each with its points and the straight line of least squares, whose slope is named.
+Five panels, each with its points and the straight line of least squares, whose slope is named.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ INK, LINE, DOT = "#333", "#999", "#b33"
 PANELS = (
     ("CPU of the leader's elector, %", "runners", re.compile(r"leader, (\d+) runners: leader_cpu_percent"), "% a runner"),
     ("reports at an elector, kB/s", "runners", re.compile(r"leader, (\d+) runners: bytes_per_s_in"), "kB/s a runner"),
+    ("CPU of the leader's elector, %", "services", re.compile(r"leader, (\d+) services: leader_cpu_percent"), "% a service"),
+    ("reports at an elector, kB/s", "services", re.compile(r"leader, (\d+) services: bytes_per_s_in"), "kB/s a service"),
     ("memory of a node (PSS), MB", "services", re.compile(r"PSS of a node, (\d+) services"), "MB a service"),
 )
 

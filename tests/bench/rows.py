@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 
@@ -26,7 +26,6 @@ class Row:
     worst_goal: Optional[float] = None
     missing: str = ""
     """Why nothing was measured."""
-    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -49,8 +48,16 @@ class Row:
         if self.missing:
             return {**found, "missing": self.missing}
         found |= {"trials": len(self.values), "min": min(self.values), "median": self.median, "max": max(self.values)}
-        found |= {"values": list(self.values), **self.more}
-        return {**found, "goal": self.verdict} if self.verdict else found
+        found |= {"values": list(self.values)}
+        goals = {"median": self.goal, "worst": self.worst_goal}
+        return {**found, "goal": self.verdict, "goals": goals} if self.verdict else found
+
+    @classmethod
+    def of(cls, kept: dict[str, Any]) -> Row:
+        """The row from its JSON."""
+        goals, values = kept.get("goals", {}), tuple(kept.get("values", ()))
+        wanted = goals.get("median"), goals.get("worst")
+        return cls(kept["what"], kept["who"], kept["unit"], values, *wanted, kept.get("missing", ""))
 
 
 def ms(what: str, seconds: Sequence[float], who: str = "koi", goal: Optional[float] = None, worst: Optional[float] = None) -> Row:

@@ -14,10 +14,11 @@ from pathlib import Path
 from tests.bench.endings import LIVED_S
 from tests.bench.processes import pss_mb
 from tests.bench.rows import Row, ms
+from tests.bench.stamps import SHELL
 from tests.cluster import tree_of, until
 
 WHAT, MEMORY = "exit of a program -> its new start", "PSS of the supervisor of one program"
-RUN = '#!/bin/sh\necho "$(date +%s.%N) $$" >> {stamps}\nexec sleep 100000\n'
+RUN = SHELL + 'echo "$EPOCHREALTIME $$" >> {stamps}\nexec sleep 100000\n'
 SUPERVISORD = """[supervisord]
 nodaemon=true
 logfile=/dev/null

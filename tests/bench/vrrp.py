@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 from typing import Optional
 
+from tests.bench.failover import CRASH
 from tests.bench.processes import cpu_s, pss_mb
 from tests.bench.rows import Row, ms
+from tests.bench.stamps import SHELL
 from tests.cluster import send, tree_of, until
 
-CRASH, MOVE = "crash of the master's node -> next promote", "planned move, whole"
+MOVE = "planned move, whole"
 IDLE, MEMORY = "idle CPU of a backup's node", "PSS of a node"
 NODES = 3
 IDLE_S = 10.0
@@ -41,7 +43,7 @@ vrrp_instance one {{
   notify {folder}/notify
 }}
 """
-NOTIFY = '#!/bin/sh\necho "$(date +%s.%N) {number} $3" >> {stamps}\n'
+NOTIFY = SHELL + 'echo "$EPOCHREALTIME {number} $3" >> {stamps}\n'
 
 
 def _ip(*words: str, check: bool = True) -> None:
