@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -119,16 +120,22 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     if options.trials is not None and options.trials < 1:
         parser.error("--trials must be positive")
-    parts = read(options.json)
+    parts, failed = read(options.json), []
     for name in wanted:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        parts[name] = measure(name, options.trials)
+        try:
+            parts[name] = measure(name, options.trials)
+        except Exception:  # the other parts are measured all the same
+            traceback.print_exc()
+            failed.append(name)
         if options.json is not None:
             options.json.write_text(report(parts))
     show(all_rows(parts))
     if options.json is None:
         print(report(parts))
-    return 0
+    if failed:
+        print(f"not measured: {', '.join(failed)}; see above", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -175,6 +175,7 @@ def measure(cluster: RealCluster, count: int, seconds: float, services: int, sti
     }
     if not stirred:
         row["change_seen_ms"] = round(1000 * statistics.median(change(cluster, leader, crowd, n) for n in range(3)))
+    crowd.serve_until(crowd.master)
     master = crowd.master()
     assert master is not None
     crowd.remove(master)
