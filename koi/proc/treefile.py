@@ -156,7 +156,7 @@ def write(run_dir: str, tree: Tree) -> None:
         "detached": tree.detached,
     }
     with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(content, file)
+        file.write(json.dumps(content))  # json.dump takes four times as long
     os.replace(path + ".new", path)
 
 
