@@ -2,8 +2,8 @@
 
 threading, logging and random each register code that Python runs in every forked child: it renews locks that a thread
 of the parent may have held, and reseeds a generator. Root has no threads, and nothing here draws from the shared generator
-(random.SystemRandom only), so these hooks change nothing, but they write to a hundred pages of memory: 0.4 MB for each
-child that would else be shared, and half a millisecond of each fork. setproctitle and multiprocessing need the modules.
+(random.SystemRandom only), so these hooks change nothing, but they write to a hundred pages of memory that would else be
+shared: 0.4 MB for each child. setproctitle and multiprocessing need the modules.
 """
 
 from __future__ import annotations
