@@ -100,7 +100,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
 
 def test_start_promote_demote_and_stop_go_by_priority(cluster: Mixed) -> None:
     until("all but `free` have started", lambda: all("watched" in cluster.times(n, "start") for n in "abc"))
-    assert cluster.states() == ["Live"] * 3, "while services start"
+    until("Live while services start", lambda: cluster.states() == ["Live"] * 3)
     (cluster.folder / "release").touch()
     first = cluster.wait_master()
     for node in "abc":
