@@ -66,7 +66,7 @@ def picture(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     process = subprocess.Popen([*DEMO, "--nodes", "2"], **streams, env=environment(tmp_path), cwd=tmp_path)
     os.close(inner)
     try:
-        wait_for(terminal, " is master (epoch 1)")
+        wait_for(terminal, r" is master \(epoch 1\)")
         yield process, terminal
     finally:
         process.kill()
@@ -95,15 +95,15 @@ def test_a_killed_koinode_is_started_again_and_ends_with_the_others(tmp_path: Pa
         pid_file = next(tmp_path.glob("koi-demo-*/a/run/koinode.pid"))
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
         wait_for(terminal, "The koinode of a has ended")
-        wait_for(terminal, "2 of 2 electors agree; all well")
+        wait_for(terminal, r"2 of 2 electors agree; (all well|\d warnings? below)")  # of a machine that is too busy
         assert end(process, terminal, signal.SIGINT) == 0
     assert left(tmp_path) == ([], set())
 
 
-def wait_for(terminal: int, words: str) -> None:
+def wait_for(terminal: int, pattern: str) -> None:
     """Reads what the terminal shows until the words come."""
     text = ""
-    while words not in text:
+    while not re.search(pattern, text):
         assert select.select([terminal], [], [], 60)[0], text
         text += os.read(terminal, 65536).decode(errors="replace")
 
