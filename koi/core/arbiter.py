@@ -128,6 +128,8 @@ def vacancy(view: View) -> str:
     if is_fenced(ledger):
         return f"{ledger.master} is fenced"
     if view.free_by >= view.majority:
+        if seen is not None and view.now - seen.at < view.timing.lease:  # its report to this elector is late, or was lost
+            return f"{ledger.master} no longer holds epoch {ledger.epoch}, as {view.free_by} of {view.electors} electors know"
         last = "never heard" if seen is None else f"last heard {ago(view.now - seen.at)} ago"
         return f"{ledger.master} lost by {view.free_by} of {view.electors} electors ({last})"
     return ""

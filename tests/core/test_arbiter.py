@@ -60,6 +60,7 @@ VACANCIES: list[tuple[View, str]] = [
     (view(free_by=1, ages={"a": 5.0}), ""),
     (view(**GONE), "a lost by 2 of 3 electors (last heard 5.0 s ago)"),
     (view(free_by=3, a=None), "a lost by 3 of 3 electors (never heard)"),
+    (view(free_by=2, ages={"a": 0.1}), "a no longer holds epoch 5, as 2 of 3 electors know"),
 ]
 
 
