@@ -63,7 +63,9 @@ class Lone:
             ours.close_copy()
             log.setup(f"file:{self.folder}/log", "worker", "a", "debug", False)
             reset_signals()
-            live(Context(config, worker_name("db"), theirs, Loop(), self.cell, (definition,), definition, **more), worker.main)
+            context = Context(config, worker_name("db"), theirs, Loop(), self.cell, **more)
+            context.definitions, context.definition = (definition,), definition
+            live(context, worker.main)
         theirs.close_copy()
         self.link, self.pid = ours, pid
         self.pids.append(pid)
