@@ -20,6 +20,7 @@ import koi
 from koi.client import Client
 from koi.demo_processes import kill, wait_for_end
 from koi.errors import KoiError
+from koi.proc.system import die_with_parent
 
 NAMES = "abcdefghi"
 MAX_ELECTORS = 5
@@ -114,12 +115,12 @@ class Cluster:
             self._write(node, password)
 
     def start(self, node: Node) -> None:
-        """Starts the koinode of a node, in a session of its own so that Ctrl-C reaches the demo alone."""
+        """Starts the koinode of a node, in a session of its own so that Ctrl-C reaches the demo alone; it ends with the demo."""
         command = [sys.executable, "-m", "koi.node", "-f", node.config, "--log", "console", "-C"]
         with open(node.log, "ab") as log:
             node.process = subprocess.Popen(
                 command, cwd=self.folder, env=self._environment(node), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=lambda: die_with_parent(signal.SIGTERM),
             )
 
     def check(self) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from koi import cli
 from koi.demo_processes import of_node
+from tests.cluster import until
 
 FAST = "import sys, koi.cli, koi.demo, koi.demo_cluster as d; d.FAILOVER_S = koi.demo.RESTART_S = 1; sys.exit(koi.cli.main())"
 """`koi` with a demo whose time.failover is shorter, and that starts a killed koinode sooner."""
@@ -98,6 +99,12 @@ def test_a_killed_koinode_is_started_again_and_ends_with_the_others(tmp_path: Pa
         wait_for(terminal, r"2 of 2 electors agree; (all well|\d warnings? below)")  # of a machine that is too busy
         assert end(process, terminal, signal.SIGINT) == 0
     assert left(tmp_path) == ([], set())
+
+
+def test_a_demo_that_is_killed_takes_its_nodes_along(tmp_path: Path) -> None:
+    with picture(tmp_path):
+        assert left(tmp_path)[1]
+    until("no process is left", lambda: left(tmp_path)[1] == set(), 30)
 
 
 def wait_for(terminal: int, pattern: str) -> None:
