@@ -66,7 +66,7 @@ def main(argv: Optional[Sequence[str]] = None, mains: Optional[Mains] = None) ->
     if args["--check"]:
         return check(args["-f"])
     try:
-        config, definitions, _ = _read(args["-f"], args["-n"])
+        config, definitions = _read_to_start(args["-f"], args["-n"])
         config = _loud(config, args["-d"])
         targets = _set_up_log(args, config)
     except KoiError as fault:
@@ -107,6 +107,25 @@ def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, 
         raise ConfigError(faults)
     ignored = tuple(f"{os.path.join(config.service.folder, entry)} is ignored: {why}" for entry, why in found.ignored)
     return config, tuple(found.definitions), ignored
+
+
+def _read_to_start(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...]]:
+    """As `_read`; but faults of services keep koinode from starting only where nothing is left that must be demoted.
+
+    A node whose koinode was killed as a whole may be promoted still, while another one is made master (rule 6.5).
+    """
+    try:
+        return _read(path, name)[:2]
+    except ConfigError as error:
+        from koi.proc import treefile
+        from koi.service import catalog
+
+        config = load(path, name)
+        if not config.node.runner or treefile.read(config.node.run_dir)[0].clean:
+            raise
+        warnings = [f"started all the same, to demote and stop what a dead koinode left: {fault}" for fault in error.faults]
+        definitions = catalog.usable(catalog.scan(config.service.folder), config.service, override)
+        return replace(config, warnings=(*config.warnings, *warnings)), definitions
 
 
 def _loud(config: Config, debug: bool) -> Config:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
 from koi.errors import ConfigError, KoiError
@@ -102,6 +102,18 @@ def check(catalog: Catalog, defaults: Any, override: Callable[[Any, bytes, str],
         except ConfigError as error:
             faults += error.faults
     return faults
+
+
+def usable(catalog: Catalog, defaults: Any, override: Callable[[Any, bytes, str], Any]) -> tuple[Definition, ...]:
+    """The services with what can be used of them: where service.yaml is faulty, the node's settings count."""
+    found = []
+    for definition in catalog.definitions:
+        try:
+            settings(definition, defaults, override)
+            found.append(definition)
+        except ConfigError:
+            found.append(replace(definition, settings=None, content=b""))
+    return tuple(found)
 
 
 def settings(definition: Definition, defaults: Any, override: Callable[[Any, bytes, str], Any]) -> Any:
