@@ -7,6 +7,7 @@ reads from it whether two hosts were ever promoted at once.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from koi.client import Client
 from koi.errors import KoiError
 
 PATIENCE_S = 30.0
+PORTS = range(12000, 30000)
+"""Below those that Linux gives to sockets without a port of their own."""
 REPOSITORY = Path(__file__).parents[1]
 PASSWORD = "a password for tests only"
 T = TypeVar("T")
@@ -45,14 +48,18 @@ class Stamp:
 
 
 def free_ports(count: int) -> list[int]:
-    """UDP ports that nobody uses now."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [int(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    """UDP ports that nobody uses, and that the system gives to nobody by itself: a node that starts again finds its own free."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def until(what: str, condition: Callable[[], Optional[T]], patience: float = PATIENCE_S) -> T:
