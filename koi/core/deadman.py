@@ -48,12 +48,12 @@ def lost_since(lost_at: Optional[float], lease: Lease, now: float, leaving: bool
 
 def counted_from(debt: Debt, grace: float) -> float:
     """From when the grace of what a dead tree left counts: the end of its lease; when that was too long ago, from now on."""
-    return debt.found_at if overdue(debt.lease_end, grace, debt.found_at) else debt.lease_end
+    return debt.found_at if overdue(debt.lease_end, min(grace, debt.grace), debt.found_at) else debt.lease_end
 
 
 def decides_alone(debt: Debt, grace: float) -> float:
     """Until when a worker that was left something waits to be told of maintenance; then enough is left for a quick demote."""
-    return counted_from(debt, grace) + (1 - PATIENCE) * grace
+    return counted_from(debt, grace) + (1 - PATIENCE) * min(grace, debt.grace)
 
 
 def must_leave(lost_at: Optional[float], grace: float, now: float) -> bool:
@@ -79,6 +79,12 @@ class Watched(Facts):
     """A service that is not promoted longer than its lease and grace allow."""
 
     __slots__ = ()
+
+    @property
+    def _grace(self) -> float:
+        """G. What a dead tree left counts with the shorter of ours and that of its own lease, if this node has another G now."""
+        owed = math.inf if self.clean or self.debt is None else self.debt.grace
+        return min(self.settings.grace, owed)
 
     def owe(self, debt: Debt) -> None:
         """Rule 6.4 for what a dead tree left: counted from the end of its lease, whatever died since.
@@ -108,23 +114,23 @@ class Watched(Facts):
             self.lost_at, self.forced = None, False
             return
         self.lost_at = lost_since(self.lost_at, lease, now, self._on_the_way)
-        if overdue(self.lost_at, self.settings.grace, now):
+        if overdue(self.lost_at, self._grace, now):
             self._kill_everything()
-        elif must_leave(self.lost_at, self.settings.grace, now) and not self._on_the_way:
+        elif must_leave(self.lost_at, self._grace, now) and not self._on_the_way:
             self.forced = True
 
     def _next_look(self, now: float, lease: Lease) -> Optional[float]:
         if not self.owes_demote:
             return None
-        return next_look(self.lost_at, lease, now, self.settings.grace, self._on_the_way)
+        return next_look(self.lost_at, lease, now, self._grace, self._on_the_way)
 
     def _kill_everything(self) -> None:
         """Not demoted in time (rule 7): kill, mark Failed, fence; then `stop` is still worth a try."""
         since = "the lease had ended" if self.clean else "the lease of the dead koinode that left it had ended, or it was found"
-        what = f"not demoted within {self.settings.grace:g} s after {since}"
+        what = f"not demoted within {self._grace:g} s after {since}"
         self._effects += (KillAll(what),)
         self._log(CRITICAL, f"{self.settings.name} was {what}: everything of it is killed; another node may be master now")
-        self._fail(DEMOTE, None, self.settings.grace, "", what)
+        self._fail(DEMOTE, None, self._grace, "", what)
         self.overrun, self.last_stop, self.lost_at, self.forced = True, not self.stuck, None, False
         self.ending = self.ending or self.action is not None
         self.become(FAILED, what)

@@ -80,6 +80,8 @@ class SetLease:
     """Write the lease cell: the point in time (CLOCK_BOOTTIME, seconds) at which it ends, inf under a hold, None for none."""
 
     end: Optional[float]
+    grace: Optional[float] = None
+    """G of the electors that vouched for it, seconds (rule 5.3); None: as it was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Debt:
 
     lease_end: float
     found_at: float
+    grace: float = float("inf")
+    """G of the electors that vouched for it; inf: not known, so our own counts."""
 
 
 @dataclass(slots=True)

@@ -35,6 +35,8 @@ class Word:
     until: Optional[float] = None
     """End of what it vouched for `lease_epoch`, on this clock."""
     lease_epoch: Optional[int] = None
+    grace: Optional[float] = None
+    """G of the vouch that gives `until`: its guard is down so long after it."""
 
 
 class Lease:
@@ -55,20 +57,21 @@ class Lease:
         if answer.boot != self.boot or answer.number not in self.sent:
             return False
         last = self.words.get(elector)
-        until, epoch = self._standing(last, answer, now)
+        until, epoch, grace = self._standing(last, answer, now)
         if last is not None and (answer.number, answer.version) < (last.number, last.version):
             if (until, epoch) != (last.until, last.lease_epoch):
-                self.words[elector] = replace(last, until=until, lease_epoch=epoch)
+                self.words[elector] = replace(last, until=until, lease_epoch=epoch, grace=grace)
             return False
-        self.words[elector] = self._word(answer, now, until, epoch)
+        word = self._word(answer, now)
+        self.words[elector] = replace(word, until=until, lease_epoch=epoch, grace=grace)
         return True
 
-    def _word(self, answer: Union[Vouch, State], now: float, until: Optional[float], epoch: Optional[int]) -> Word:
+    def _word(self, answer: Union[Vouch, State], now: float) -> Word:
         vouched = isinstance(answer, Vouch)
         return Word(
             now, answer.number, answer.version, answer.epoch, answer.yielding, answer.hold,
             isinstance(answer, State) and answer.blank, vouched, answer.master if isinstance(answer, State) else self.name,
-            answer.leader, until, epoch,
+            answer.leader,
         )
 
     def counted_from(self, vouch: Vouch, now: float) -> float:
@@ -77,15 +80,15 @@ class Lease:
 
     def _standing(
         self, last: Optional[Word], answer: Union[Vouch, State], now: float,
-    ) -> tuple[Optional[float], Optional[int]]:
-        """Until when the elector stands for which epoch, this answer included."""
-        until, epoch = (None, None) if last is None else (last.until, last.lease_epoch)
+    ) -> tuple[Optional[float], Optional[int], Optional[float]]:
+        """Until when the elector stands for which epoch, with which G, this answer included."""
+        until, epoch, grace = (None, None, None) if last is None else (last.until, last.lease_epoch, last.grace)
         if isinstance(answer, State) or epoch is not None and epoch > answer.epoch:
-            return until, epoch
+            return until, epoch, grace
         fresh = self.counted_from(answer, now) + usable(answer.lease)
-        if until is not None and epoch == answer.epoch:
-            fresh = max(fresh, until)
-        return fresh, answer.epoch
+        if until is not None and epoch == answer.epoch and until > fresh:
+            return until, epoch, grace
+        return fresh, answer.epoch, answer.grace
 
     # --- what follows ---
 
@@ -93,6 +96,10 @@ class Lease:
         """When the lease of the epoch ends; None without a majority."""
         until = sorted((w.until for w in self.words.values() if w.lease_epoch == epoch and w.until is not None), reverse=True)
         return until[self.majority - 1] if len(until) >= self.majority else None
+
+    def grace(self, epoch: Optional[int]) -> Optional[float]:
+        """The shortest G of those that stand for the epoch: the first of their guards is down then. None: nobody stands."""
+        return min((w.grace for w in self.words.values() if w.lease_epoch == epoch and w.grace is not None), default=None)
 
     def offered(self, now: float) -> Optional[tuple[int, float]]:
         """An epoch that may begin: vouched for by a majority on one ledger version, and running (rule 6.2)."""

@@ -67,7 +67,7 @@ class Runner(Upkept):
         """It holds what a detached tree held, and has no lease for it yet."""
         self.lease_end = heritage.lease_end if heritage.holding is not None else None
         self.unlimited = self.lease_end == UNLIMITED
-        self.told_lease = self.lease_end
+        self.told_lease, self.told_grace = self.lease_end, UNLIMITED
         self.acknowledged: Optional[Version] = None
         self.told_stopped = False
         self.mode = settings.mode
@@ -246,11 +246,13 @@ class Runner(Upkept):
         self.acknowledged = self.lease.ending(self.holding, now) or self.acknowledged
 
     def _set_lease(self, end: Optional[float]) -> None:
-        if end != self.told_lease:
-            if self.told_lease == UNLIMITED:  # the cell wakes nobody, and no worker looks at a lease without end
-                self.told_freeze.clear()
-            self.told_lease = end
-            self.out.append(SetLease(end))
+        grace = None if end is None else self.lease.grace(self.holding)
+        if end == self.told_lease and grace in (None, self.told_grace):
+            return
+        if self.told_lease == UNLIMITED != end:  # the cell wakes nobody, and no worker looks at a lease without end
+            self.told_freeze.clear()
+        self.told_lease, self.told_grace = end, self.told_grace if grace is None else grace
+        self.out.append(SetLease(end, grace))
 
     def _find_reason_to_let_go(self, now: float) -> None:
         """Rule 6.3."""

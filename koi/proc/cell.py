@@ -14,20 +14,27 @@ CELL_BYTES = 8
 
 
 class LeaseCell:
-    """A point in time (CLOCK_BOOTTIME, seconds); None: no lease; math.inf: unlimited, under a hold."""
+    """A point in time (CLOCK_BOOTTIME, seconds); None: no lease; math.inf: unlimited, under a hold. Beside it G, as vouched."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, CELL_BYTES)
+        self._memory = mmap.mmap(-1, 2 * CELL_BYTES)
         self._slot = memoryview(self._memory).cast("d")
-        self.write(None)
+        self.write(None, math.inf)
 
     def read(self) -> Optional[float]:
         """The end of the lease, inf, or None."""
         end = self._slot[0]
         return None if math.isnan(end) else end
 
-    def write(self, end: Optional[float]) -> None:
-        """Set the end of the lease; only the runner does."""
+    @property
+    def grace(self) -> float:
+        """G of the electors that vouched for it (rule 5.3); inf: none has since this koinode began."""
+        return self._slot[1]
+
+    def write(self, end: Optional[float], grace: Optional[float] = None) -> None:
+        """Set the end of the lease, and G unless it is as it was; only the runner does."""
+        if grace is not None:
+            self._slot[1] = grace
         self._slot[0] = math.nan if end is None else end
 
 

@@ -2,7 +2,8 @@
 
 Rule (docs/protocol.md 6.4): the runner writes it with the lease cell, before anything is promoted, and says `none` only once
 nothing is promoted any more. A koinode that finds an unclean tree counts the grace from it, and from its own start when it
-cannot know. One line: the id of this boot of the machine, for its clock begins anew, and seconds of CLOCK_BOOTTIME.
+cannot know. One line: the id of this boot of the machine, for its clock begins anew, seconds of CLOCK_BOOTTIME, and G in
+seconds as the electors vouched for it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class LeaseFile:
         self._boot = boot_id()
         self._fault = ""
 
-    def write(self, end: Optional[float]) -> None:
-        """The lease ends then; inf: under a hold, None: nothing is promoted. What cannot be written is logged once."""
+    def write(self, end: Optional[float], grace: float) -> None:
+        """It ends then, with this G; inf: under a hold, None: nothing is promoted. What cannot be written is logged once."""
         word = NONE if end is None else UNLIMITED if end == math.inf else f"{end:.6f}"
-        line = f"{self._boot} {word}".ljust(LINE_BYTES - 1) + "\n"
+        line = f"{self._boot} {word} {grace:.6f}".ljust(LINE_BYTES - 1) + "\n"
         try:
             if self._fd is None:
                 self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -55,13 +56,16 @@ def debt(run_dir: str, may_hold: bool, began: float) -> Optional[Debt]:
     """
     try:
         with open(os.path.join(run_dir, LEASE_NAME), encoding="ascii") as file:
-            boot, word = file.read(LINE_BYTES).split()
+            boot, word, grace = file.read(LINE_BYTES).split()
         if word == NONE or boot != boot_id():
             return None
         end = began if word == UNLIMITED else float(word)
+        shortest = float(grace)
+        if not shortest > 0.0:
+            raise ValueError(f"a grace of {grace}")
     except (OSError, ValueError):
         return Debt(began, began) if may_hold else None
-    return Debt(end if end <= began + LONGEST_S else began, began)
+    return Debt(end if end <= began + LONGEST_S else began, began, shortest)
 
 
 def remove(run_dir: str) -> None:

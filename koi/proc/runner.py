@@ -205,7 +205,7 @@ class RunnerProcess:
             return
         machine = self.machine
         end = machine.lease_end if machine.holding is not None else None
-        self.watchdog.look(now, (end or 0.0) if exposed(machine) else None)
+        self.watchdog.look(now, (end or 0.0) if exposed(machine) else None, self.context.cell.grace)
         if self.watchdog.trouble and self.watchdog.trouble != machine.watchdog_trouble:
             log.get().error(f"{self.watchdog.trouble}; this node is not promotable without it")
         machine.watchdog_trouble = self.watchdog.trouble
@@ -219,8 +219,8 @@ class RunnerProcess:
             if isinstance(effect, Send):
                 self.endpoint.send_all(self.electors.addresses.get(effect.to, ()), effect.message)
             elif isinstance(effect, SetLease):
-                self.context.cell.write(effect.end)
-                self.lease_file.write(effect.end)
+                self.context.cell.write(effect.end, effect.grace)
+                self.lease_file.write(effect.end, self.context.cell.grace)
             elif isinstance(effect, Tell):
                 self._tell(effect.to, effect.message)
             elif isinstance(effect, Become):

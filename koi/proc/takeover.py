@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from koi import log
-from koi.core.deadman import decides_alone, overdue
+from koi.core.deadman import counted_from, decides_alone
 from koi.core.facts import Debt
 from koi.core.pipe import ServiceState
 from koi.core.service import Service
@@ -136,7 +136,7 @@ class Takeover:
     def _debt(self) -> Optional[Debt]:
         """What is owed. When it was too late already as koinode began, the first worker has the grace from now on."""
         debt = self.context.debt
-        late = debt is not None and overdue(debt.lease_end, self.settings.grace, debt.found_at)
+        late = debt is not None and counted_from(debt, self.settings.grace) != debt.lease_end
         return replace(debt, found_at=self.loop.now()) if debt and late and not self.context.respawned else debt
 
     def _end_rest(self, spared: Optional[int], on_done: Callable[[], None]) -> None:

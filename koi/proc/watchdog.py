@@ -9,6 +9,7 @@ dies leaves the timer running, and its successor writes on.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import struct
 from typing import Optional
@@ -36,15 +37,18 @@ class Watchdog:
         self.due = 0.0
         """When `look` wants to be called next (CLOCK_BOOTTIME, seconds)."""
 
-    def look(self, now: float, lease_end: Optional[float]) -> None:
-        """Open it if need be and write if that is allowed; `lease_end` is None while this node cannot be master."""
+    def look(self, now: float, lease_end: Optional[float], grace: float = math.inf) -> None:
+        """Open it if need be and write if that is allowed; `lease_end` is None while this node cannot be master.
+
+        `grace`: the electors' G, which counts when it is shorter than ours (rule 5.3).
+        """
         if now < self.due:
             return
         if self._fd is None and not self._open():
             self.due = now + RETRY_S
             return
         self.due = now + (self.timeout or self._span) / WRITES_PER_TIMEOUT
-        if self._may_write(now, lease_end):
+        if self._may_write(now, lease_end, min(grace, self._grace)):
             self._write(b"\0")
 
     def close(self) -> None:
@@ -56,10 +60,10 @@ class Watchdog:
             self._fd = None
         self.due = float("inf")
 
-    def _may_write(self, now: float, lease_end: Optional[float]) -> bool:
+    def _may_write(self, now: float, lease_end: Optional[float], grace: float) -> bool:
         if lease_end is None:
             return True
-        reset_in_time = self.timeout is None or self.timeout > self._span or now + self.timeout <= lease_end + self._grace
+        reset_in_time = self.timeout is None or self.timeout > self._span or now + self.timeout <= lease_end + grace
         return now < lease_end and reset_in_time
 
     def _open(self) -> bool:

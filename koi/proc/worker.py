@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Mapping, Optional
 
@@ -146,7 +147,10 @@ class Worker(Takeover):
     # --- events and effects -------------------------------------------------------------------
 
     def _now(self) -> tuple[float, Optional[float]]:
-        """What every event needs: the time and the lease, read in this moment."""
+        """What every event needs: the time and the lease, read in this moment, with the electors' G if that is the shorter."""
+        grace = min(self.settings.grace, self.context.cell.grace)
+        if grace != self.service.settings.grace:
+            self.service.settings = replace(self.settings, grace=grace)
         return self.loop.now(), self.context.cell.read()
 
     def _post(self, event: Event) -> None:

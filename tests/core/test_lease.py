@@ -60,6 +60,21 @@ def test_a_vouch_says_how_long_it_stands() -> None:
     assert one.ends(5) == pytest.approx(1.0 + usable(10.0))
 
 
+def test_the_grace_is_that_of_the_vouch_that_stands_longest_and_the_least_of_all_electors() -> None:
+    """Found: it was sent and never read, so a node with a longer G of its own went on after the guards had run out."""
+    one = lease(1)
+    assert one.grace(5) is None
+    one.hear("a", Vouch(5, (1, 1), "x1", 1, 10.0, 1.0), 1.1)
+    one.hear("a", Vouch(5, (1, 1), "x1", 2, 1.0, 3.0), 2.1)
+    assert one.grace(5) == 1.0, "its guard still stands for the first"
+    one.hear("a", Vouch(5, (1, 1), "x1", 3, 10.0, 3.0), 3.1)
+    one.hear("a", state(4), 4.1)
+    assert one.grace(5) == 3.0
+    one.hear("b", Vouch(5, (1, 1), "x1", 4, 1.0, 2.0), 4.1)
+    one.hear("c", Vouch(4, (1, 1), "x1", 4, 1.0, 0.5), 4.1)
+    assert one.grace(5) == 2.0 and one.grace(6) is None and one.grace(None) is None
+
+
 def test_an_older_vouch_never_shortens_and_a_late_one_may_lengthen() -> None:
     for order in itertools.permutations((1, 2, 3)):
         one = lease(1)

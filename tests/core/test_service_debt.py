@@ -47,6 +47,14 @@ def test_the_grace_counts_from_the_end_of_the_dead_trees_lease(began: float) -> 
     assert (report.promoted, report.clean, report.stuck) == (False, True, False)
 
 
+def test_the_dead_trees_grace_counts_when_this_koinode_has_a_longer_one() -> None:
+    drive = left(Debt(3.0, 2.0, 0.4), 2.0)
+    assert drive.deadline() == 3.4 and has(drive.at(3.4), KillAll)
+    late = left(Debt(3.0, 3.5, 0.4), 3.5)
+    assert has(late.seen, KillAll) and late.deadline() == 3.9
+    assert decides_alone(Debt(3.0, 1.0, 0.4), 1.0) == pytest.approx(3.3)
+
+
 def test_what_is_demoted_in_time_has_all_its_time_to_stop() -> None:
     drive = left(Debt(3.0, 2.0), 2.0)
     drive.now = 3.5

@@ -211,14 +211,15 @@ def test_what_a_tree_left_that_died_before_maintenance_is_demoted_after_it(lone:
 def test_the_file_says_when_the_lease_ends(tmp_path: Path) -> None:
     file, run = LeaseFile(str(tmp_path)), str(tmp_path)
     for end, counts in ((12.5, 12.5), (math.inf, 20.0), (1234.567891, 1234.567891), (1e9, 20.0), (math.nan, 20.0)):
-        file.write(end)
-        assert leasefile.debt(run, True, 20.0) == Debt(counts, 20.0)
-    file.write(None)
+        for grace in (0.5, math.inf):
+            file.write(end, grace)
+            assert leasefile.debt(run, True, 20.0) == Debt(counts, 20.0, grace)
+    file.write(None, 0.5)
     assert leasefile.debt(run, True, 20.0) is None
     assert len((tmp_path / LEASE_NAME).read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", [None, "", "x", "boot 1 2 3", f"{leasefile.boot_id()} soon"])
+@pytest.mark.parametrize("text", [None, "", "x", "boot 1 2 3", f"{leasefile.boot_id()} soon 1", f"{leasefile.boot_id()} 1 0"])
 def test_what_cannot_be_read_counts_from_the_start_if_it_may_have_held_something(tmp_path: Path, text: Optional[str]) -> None:
     if text is not None:
         (tmp_path / LEASE_NAME).write_text(text)
@@ -227,7 +228,7 @@ def test_what_cannot_be_read_counts_from_the_start_if_it_may_have_held_something
 
 
 def test_a_lease_before_the_machine_was_started_anew_is_no_debt(tmp_path: Path) -> None:
-    (tmp_path / LEASE_NAME).write_text("another-boot 12.5\n")
+    (tmp_path / LEASE_NAME).write_text("another-boot 12.5 0.5\n")
     assert leasefile.debt(str(tmp_path), True, 20.0) is None
 
 
@@ -235,8 +236,8 @@ def test_a_file_that_cannot_be_written_is_told_once(tmp_path: Path, monkeypatch:
     said: list[str] = []
     monkeypatch.setattr(log, "get", lambda: type("Said", (), {"error": staticmethod(said.append)}))
     file = LeaseFile(str(tmp_path / "missing"))
-    file.write(1.0)
-    file.write(2.0)
+    file.write(1.0, 0.5)
+    file.write(2.0, 0.5)
     assert len(said) == 1 and "counts the time to demote what it left from its own start" in said[0]
 
 
@@ -245,12 +246,12 @@ def test_the_tree_owes_what_it_held_but_what_was_demoted(tmp_path: Path) -> None
     tree = Tree(clean=False)
     tree.held(Held("boot", 7, None))
     treefile.write(run, tree)
-    LeaseFile(run).write(12.5)
+    LeaseFile(run).write(12.5, 0.5)
     treefile.note_demoted(run, "vip")
     found, fault = treefile.find(run, 20.0)
-    assert fault is None and found.owed("db") == Debt(12.5, 20.0) and found.owed("vip") is None
-    assert treefile.adopt(found).owed("db") == Debt(12.5, 20.0)
-    assert treefile.find(run, 30.0)[0].owed("vip") == Debt(12.5, 30.0), "a note holds for one successor"
+    assert fault is None and found.owed("db") == Debt(12.5, 20.0, 0.5) and found.owed("vip") is None
+    assert treefile.adopt(found).owed("db") == Debt(12.5, 20.0, 0.5)
+    assert treefile.find(run, 30.0)[0].owed("vip") == Debt(12.5, 30.0, 0.5), "a note holds for one successor"
     tree.clean = True
     treefile.write(run, tree)
     assert treefile.find(run, 30.0)[0].owed("db") is None

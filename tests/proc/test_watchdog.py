@@ -73,6 +73,18 @@ def test_with_a_timeout_it_is_reset_before_another_node_may_be_promoted(device: 
     dog.close()
 
 
+def test_the_electors_grace_counts_when_it_is_shorter_than_ours(device: Recorder) -> None:
+    dog = Watchdog(str(device.path), 1.5, 1.0)
+    dog.look(0.0, None)
+    device.read()
+    dog.timeout = 2.0
+    for grace, written in ((float("inf"), b"\0"), (2.0, b"\0"), (1.0, b"\0"), (0.9, b"")):
+        dog.due = 0.0
+        dog.look(0.5, 1.5, grace)
+        assert device.read() == written, grace
+    dog.close()
+
+
 def test_a_device_that_breaks_or_is_missing_is_told_and_tried_again(device: Recorder) -> None:
     dog = Watchdog(str(device.path), 1.0, 1.0)
     os.close(device.fd)

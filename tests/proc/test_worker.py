@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from koi.core.pipe import Announce, Stop
+from koi.proc.loop import now
 from tests.proc.lone_worker import Lone
 from tests.proc.waiting import cmdline, descriptors, is_gone, until
 
@@ -313,6 +314,16 @@ def test_an_unclean_service_is_demoted_and_stopped_first(make: Make, tmp_path: P
     assert state.clean and not state.promoted and lone.actions() == ["start", "promote", "demote", "stop"]
     until(lambda: is_gone(daemon))
     assert any(not one.clean and one.promoted for one in lone.hear() if hasattr(one, "clean"))
+
+
+def test_the_electors_grace_counts_when_it_is_shorter_than_its_own(make: Make) -> None:
+    """Found: it was killed only after its own G, when the electors' guards had run out."""
+    lone = make("stop", "promote")
+    lone.script("demote", "sleep 60")
+    promoted(lone)
+    lone.cell.write(now(), 0.3)
+    lone.send(Announce())
+    until(lambda: "not demoted within 0.3 s after the lease had ended" in lone.log())
 
 
 # --- what it costs --------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ class Host:
         self.full_disk = False
         self.remembered = Remember(False, False)
         self.cell: Optional[float] = None
+        self.own_grace = cluster.timing.grace
+        self.cell_grace = math.inf
+        """G of the electors, beside the end of the lease."""
         self.lease_file: Optional[float] = None
         """As koi/proc/leasefile.py: outlives all processes."""
         self.debts: dict[str, Debt] = {}
@@ -104,7 +107,7 @@ class Host:
             self._start_tree(Heritage())
 
     def _start_tree(self, heritage: Heritage) -> None:
-        self.cell, self.held = None, Held("", None, heritage.renounced)
+        self.cell, self.cell_grace, self.held = None, math.inf, Held("", None, heritage.renounced)
         lasts = {name: worker.machine.told for name, worker in self.workers.items()} if heritage.detached is not None else {}
         if self.name in self.cluster.electors:
             self.start_elector()
@@ -273,16 +276,17 @@ class Host:
 
     def _find_debts(self, workers: dict[str, Worker]) -> None:
         """What the run folder says of the lease, but for what workers have demoted after the death of their root."""
-        now, end = self.clock.read(), self.lease_file
+        now, end, grace = self.clock.read(), self.lease_file, self.cell_grace
         demoted = {name for name, worker in workers.items() if worker.alive and not worker.machine.promoted}
         owed = () if end is None or not self.cluster.debt_rule else set(self.priorities) - demoted
-        self.debts = {name: Debt(now if end is None or end == math.inf else end, now) for name in owed}
+        self.debts = {name: Debt(now if end is None or end == math.inf else end, now, grace) for name in owed}
 
     # --- what comes in ---
 
-    def set_lease(self, end: Optional[float]) -> None:
+    def set_lease(self, end: Optional[float], grace: Optional[float]) -> None:
         """The lease cell: shared memory, which wakes nobody."""
         self.cell = self.lease_file = end
+        self.cell_grace = self.cell_grace if grace is None else grace
 
     def to_elector(self, sender: str, message: Any) -> None:
         """A datagram arrives."""

@@ -157,7 +157,7 @@ class RunnerProcess(Process):
                 target = cluster.hosts[effect.to]
                 cluster.network.send(host.name, target.name, target.to_elector_report, (host.name, self.boot), effect.message)
             elif isinstance(effect, SetLease):
-                host.set_lease(effect.end)
+                host.set_lease(effect.end, effect.grace)
             elif isinstance(effect, Remember):
                 host.remembered = effect
             elif isinstance(effect, Tell):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Callable, Optional
 
 import pytest
@@ -328,3 +329,21 @@ def test_a_worker_that_dies_after_everything_was_killed_leaves_the_last_stop_to_
     scene.run(3.0)
     scene.send("maintenance")
     scene.until(lambda: settled(scene.cluster), 20.0)
+
+
+@pytest.mark.parametrize("whole_tree", [False, True])
+def test_a_worker_counts_with_the_electors_grace_not_with_a_longer_one_of_its_own(whole_tree: bool) -> None:
+    """A node was given a longer time.failover first: its demote went on for its own G while the guards had run out."""
+    scene = Scene()
+    host = scene.host("a")
+    for worker in host.workers.values():
+        worker.settings = replace(worker.settings, grace=4.0 * scene.cluster.timing.grace)
+    scene.run(1.0)
+    host.scripts.seconds["demote"] = (3.0, 3.0)
+    if whole_tree:
+        host.own_grace = 4.0 * scene.cluster.timing.grace
+        host.kill_tree(0.3)
+    else:
+        scene.cluster.network.partition([{"a"}, {"b", "c"}])
+    scene.until(lambda: scene.master() in ("b", "c"), 20.0)
+    scene.run(5.0)

@@ -6,7 +6,7 @@ said whether there is maintenance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -54,7 +54,7 @@ class Worker(Process):
         super().__init__(host.cluster.world, host.clock, f"{host.name}/{name}")
         self.host, self.service = host, name
         self.settings = settings = Settings(
-            name, node=host.name, priority=host.priorities[name], grace=host.cluster.timing.grace,
+            name, node=host.name, priority=host.priorities[name], grace=host.own_grace,
             promote_timeout=5.0, demote_timeout=5.0, start_timeout=8.0, stop_timeout=5.0,
         )
         self.unclean, self.last = unclean, last
@@ -70,6 +70,11 @@ class Worker(Process):
         elif not self.waits:
             self._begin_anew()
 
+    def _now(self) -> tuple[float, Optional[float]]:
+        """The time and the lease; G is the electors' if that is the shorter, as in koi/proc/worker.py."""
+        self.machine.settings = replace(self.settings, grace=min(self.settings.grace, self.host.cell_grace))
+        return self.clock.read(), self.host.cell
+
     def _begin_anew(self) -> None:
         """Without maintenance what was left is demoted and stopped."""
         if self.unclean:
@@ -78,7 +83,7 @@ class Worker(Process):
             self.machine = Service.adopted(self.settings, self.last)
         if self.debt is not None:
             self.machine.owe(self.debt)
-        self.carry_out(self.machine.begin(self.clock.read(), self.host.cell))
+        self.carry_out(self.machine.begin(*self._now()))
 
     def _take_over(self) -> None:
         """In maintenance all stays as it is."""
@@ -92,19 +97,19 @@ class Worker(Process):
 
     def freeze(self, message: Freeze) -> None:
         """The runner's word: maintenance is on or off."""
-        now, cell = self.clock.read(), self.host.cell
+        now, cell = self._now()
         if self.waits:
             self.waits = False
             (self._take_over if message.on else self._begin_anew)()
         elif not message.on and self.took_over:
             self.took_over = False
             self.carry_out(self.machine.freeze(False, now, cell))
-            self.carry_out(self.machine.begin(self.clock.read(), self.host.cell))
+            self.carry_out(self.machine.begin(*self._now()))
         else:
             self.carry_out(self.machine.freeze(message.on, now, cell))
 
     def deadline(self) -> Optional[float]:
-        due = self.machine.deadline(self.clock.read(), self.host.cell)
+        due = self.machine.deadline(*self._now())
         if self.waits and self.debt is not None and not self.host.remembered.maintenance:
             alone = decides_alone(self.debt, self.settings.grace)
             return alone if due is None else min(due, alone)
@@ -113,11 +118,11 @@ class Worker(Process):
     def wake(self) -> None:
         if self.waits and self.debt is not None and self.clock.read() >= decides_alone(self.debt, self.settings.grace):
             self.freeze(Freeze(self.host.remembered.maintenance))
-        self.carry_out(self.machine.handle_timer(self.clock.read(), self.host.cell))
+        self.carry_out(self.machine.handle_timer(*self._now()))
 
     def order(self, order: Order) -> None:
         """The runner's wish."""
-        self.carry_out(self.machine.order(order, self.clock.read(), self.host.cell))
+        self.carry_out(self.machine.order(order, *self._now()))
 
     def leave(self) -> None:
         """Root is gone: demote and stop; in maintenance leave all as it is, if the guards wait for it."""
@@ -146,7 +151,7 @@ class Worker(Process):
         if exit == 0 and action in ("demote", "stop"):
             self.host.cluster.watch.inactive(self.host.name, self.service)
         self.world.say(self.name, f"{action} ended: {exit}")
-        self.carry_out(self.machine.ended(action, exit, seconds, "", self.clock.read(), self.host.cell))
+        self.carry_out(self.machine.ended(action, exit, seconds, "", *self._now()))
 
     def carry_out(self, effects: list[Any]) -> None:
         """Do what the service asks for."""
