@@ -6,6 +6,7 @@ services' states is drawn anew only when one of them changes. runner.py decides 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from koi.core.effects import Become, Tell
@@ -119,7 +120,9 @@ class Node:
         if situation == self.ordered:
             return
         self.ordered = situation
-        if self.unclean:
+        if self._stuck_again():
+            self._order(downward(self.priorities, self._unexcused(), STOPPED), STOPPED, master)
+        elif self.unclean:
             self._order(downward(self.unclean, self.services, STOPPED), STOPPED, master)
         elif level == STOPPED:
             self._order(downward(self.priorities, self.services, STOPPED), STOPPED, master)
@@ -130,6 +133,14 @@ class Node:
             self._order(upward(wanted, self.services, level), level, master)
             self._order([name for name in self.priorities if name in self.disabled], STOPPED, master)
         self._order(list(self.retired), STOPPED, master)
+
+    def _stuck_again(self) -> bool:
+        """Whether demote and stop, which failed, are to be tried again: that comes first, and no other service waits to go up."""
+        return any(name in self.recovering and state.stuck and state.promoted for name, state in self.services.items())
+
+    def _unexcused(self) -> dict[str, ServiceState]:
+        """The services, those that are tried again as ones that have to go down: stuck, they count as down elsewhere."""
+        return {name: replace(s, stuck=False) if name in self.recovering else s for name, s in self.services.items()}
 
     @property
     def _is_frozen(self) -> bool:

@@ -12,6 +12,7 @@ from tests.sim.host import Host
 from tests.sim.judge import heal, lead_of, leader_of, master_of, settled
 from tests.sim.plan import Plan
 from tests.sim.run import prepare, simulate
+from tests.sim.worker import Scripts
 
 
 class Scene:
@@ -347,3 +348,22 @@ def test_a_worker_counts_with_the_electors_grace_not_with_a_longer_one_of_its_ow
         scene.cluster.network.partition([{"a"}, {"b", "c"}])
     scene.until(lambda: scene.master() in ("b", "c"), 20.0)
     scene.run(5.0)
+
+
+@pytest.mark.parametrize("stuck", ["db", "vip", "both"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_stuck_service_is_recovered_wherever_it_stands(stuck: str, asked: bool) -> None:
+    """One above another was never told: the one below it had to go up first, and did not, for the epoch was let go."""
+    scene = Scene(stuck="hold")
+    host = scene.host("a")
+    for name, worker in host.workers.items():
+        if stuck in (name, "both"):
+            worker.scripts = Scripts(failing={"demote": 1.0, "stop": 1.0})
+    scene.send("promote", "c")
+    scene.until(lambda: scene.hold() == "stuck")
+    for worker in host.workers.values():
+        worker.scripts = host.scripts
+    if asked:
+        assert host.runner is not None
+        host.runner.deliver(host.runner.command, "recover")
+    scene.until(lambda: settled(scene.cluster), 30.0)

@@ -52,7 +52,7 @@ class Worker(Process):
         """`last`: what its predecessor told; `unclean`: a koinode before this one left it, under the lease of `debt`;
         `frozen`: there is maintenance."""
         super().__init__(host.cluster.world, host.clock, f"{host.name}/{name}")
-        self.host, self.service = host, name
+        self.host, self.service, self.scripts = host, name, host.scripts
         self.settings = settings = Settings(
             name, node=host.name, priority=host.priorities[name], grace=host.own_grace,
             promote_timeout=5.0, demote_timeout=5.0, start_timeout=8.0, stop_timeout=5.0,
@@ -174,7 +174,7 @@ class Worker(Process):
         if action == "promote":
             host.cluster.watch.promote(host.name, self.service)
         self.running += 1
-        seconds, code = host.scripts.draw(action, self.world.random)
+        seconds, code = self.scripts.draw(action, self.world.random)
         self.world.say(self.name, f"{action} begins")
         timeout = effect.timeout
         if seconds is None or seconds > timeout:
