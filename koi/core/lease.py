@@ -130,6 +130,10 @@ class Lease:
             return True
         return False if sum(1 for w in words if w.hold not in (MAINTENANCE, STUCK)) >= self.majority else None
 
+    def stuck(self, epoch: int) -> bool:
+        """Whether a majority of vouches says that the master of the epoch is stuck."""
+        return sum(1 for w in self.words.values() if w.vouched and w.epoch == epoch and w.hold == STUCK) >= self.majority
+
     def ending(self, epoch: Optional[int], now: float) -> Optional[Version]:
         """The version under which a majority vouches that a hold is ending, with a running lease (rule 9.1)."""
         versions = [

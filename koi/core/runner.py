@@ -266,6 +266,8 @@ class Runner(Upkept):
         offer = self.lease.offered(now)
         if self.stopping and not self.detaching:
             return "koinode stops"
+        if self.lease.stuck(epoch) or (self.is_stuck and self.maintenance is False):  # the hold ends only so (rule 9.1)
+            return "demote and stop failed"
         if self.unlimited or (self.maintenance and self.awaits_lease):
             return ""
         if self.failed:

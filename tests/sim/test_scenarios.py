@@ -100,6 +100,27 @@ def test_a_stuck_node_that_recovers_ends_the_hold_by_itself() -> None:
     scene.until(lambda: settled(scene.cluster), 30.0)
 
 
+@pytest.mark.parametrize("demoting", [False, True])
+def test_a_stuck_node_whose_runner_is_replaced_is_not_promoted_under_the_hold(demoting: bool) -> None:
+    """Its successor did not know that the epoch was being let go: once recovered it promoted, and the hold stayed for ever."""
+    scene = Scene(stuck="hold")
+    host = scene.host("a")
+    host.scripts.failing.update(demote=1.0, stop=1.0)
+    scene.send("promote", "c")
+    scene.until(lambda: scene.hold() == "stuck")
+    scene.until(lambda: host.cell == math.inf)
+    promotes = len(scene.cluster.watch.promotes)
+    host.scripts.failing.clear()
+    if demoting:
+        host.scripts.seconds["demote"] = (1.0, 1.0)
+        assert host.runner is not None
+        host.runner.deliver(host.runner.command, "recover")
+        scene.run(0.2)
+    host.kill_runner()
+    scene.until(lambda: settled(scene.cluster), 40.0)
+    assert "a" not in {name for _, name in scene.cluster.watch.promotes[promotes:]}
+
+
 def test_a_stuck_node_that_starts_again_is_not_taken_for_clean() -> None:
     """Its new runner held nothing and knew of nothing stuck yet: that counted as clean, and others began beside it."""
     scene = Scene(stuck="hold")
