@@ -2,7 +2,8 @@
 
 Rule: who has come round its loop lately is not asked. A process that has not for half a lease, and does not answer a ping,
 is killed while its successor can still keep the lease; but when root itself was held up (stopped, or the machine slept) it
-blames nobody and counts anew. A runner that holds nothing has no lease to lose: it is asked late, and counts from then.
+blames nobody and counts anew, and who was at work since it was asked does not hang: its pong is still in the pipe. A runner
+that holds nothing has no lease to lose: it is asked late, and counts from then.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ HANG_SHARE = 0.5
 SILENT_BEATS = 2
 """However old its sign is, a process that is asked has the time that remains after so many beats."""
 HANG_FLOOR_S = 0.24
-"""However short the lease is, a process may be kept waiting this long by a busy machine."""
+"""However short the lease is, a process may give no sign of life this long. It counts from the last sign, so less of it is left
+to answer a ping: a successor needs the rest of the lease more than a slow process its time."""
 HELD_UP_SHARE = 0.25
 """A beat later than this share of the lease: root itself was held up."""
 HELD_UP_FLOOR_S = 0.1
@@ -93,6 +95,8 @@ class Heart:
     def _kill_hanging(self, child: Child, pulse: Pulse, now: float) -> None:
         due = pulse.due()
         if due is None or pulse.silent is None or due > now:
+            return
+        if pulse.worked(self._family.signs.seen(child.kind), now):
             return
         self._family.kill(child.name, f"it has not answered for {now - pulse.silent:.2f} s")
         pulse.silent = None

@@ -52,6 +52,16 @@ class Pulse:
             return None
         return self.silent + (self.hang_s if self.answered else max(FIRST_ANSWER_S, self.hang_s))
 
+    def worked(self, at: float, now: float) -> bool:
+        """Whether it was at work after it was asked: it counts from then, or, if that is too long ago too, from the next ping."""
+        if self.silent is None or at <= self.silent:
+            return False
+        self.silent = at
+        due = self.due()
+        if due is not None and due <= now:
+            self.silent = None
+        return True
+
     def forgive(self, now: float) -> None:
         """Root itself was held up: count the unanswered time from now."""
         if self.silent is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from koi.proc.family import Family
 from koi.proc.heart import Heart
 from koi.proc.loop import Loop
@@ -78,6 +80,24 @@ def test_silence_counts_from_the_last_sign_of_life_and_of_a_resting_runner_from_
     assert (elector.pulse.due(), runner.pulse.due()) == (100.2, 100.5)
 
 
+def test_who_was_at_work_since_it_was_asked_is_not_killed_because_root_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found: root's deadlines come before what it has to read, so a living runner was killed while its pong was in the pipe."""
+    killed: list[str] = []
+    monkeypatch.setattr(Family, "kill", lambda self, name, why: killed.append(name))
+    family = Family(Loop(), {}, lambda child, to, body: None, -1)
+    child = Child("runner", "runner", pulse=Pulse(0.5, answered=True))
+    family.add(child)
+    heart = Heart(family, Notifier(), 1.0, 100.0, lambda: True)
+    family.signs.show("runner", 99.8)
+    heart.beat(100.0)
+    assert child.pulse is not None and child.pulse.due() == pytest.approx(100.3)
+    family.signs.show("runner", 100.01)
+    heart.beat(100.35)
+    assert killed == [] and child.pulse.due() == pytest.approx(100.51), "it counts from then"
+    heart.beat(100.52)
+    assert killed == ["runner"], "silent since"
+
+
 def test_pulse() -> None:
     pulse = Pulse(hang_s=0.5)
     assert pulse.due() is None
@@ -90,6 +110,8 @@ def test_pulse() -> None:
     assert pulse.due() == 101.5
     pulse.forgive(110.0)
     assert pulse.due() == 110.5
+    assert not pulse.worked(110.0, 110.6) and pulse.worked(110.2, 110.6) and pulse.due() == 110.7
+    assert pulse.worked(110.3, 111.0) and pulse.due() is None, "asked anew: root is too late to tell"
 
 
 def test_a_child_that_is_replaced_as_planned_is_not_blamed() -> None:
