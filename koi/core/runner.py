@@ -77,6 +77,7 @@ class Runner(Upkept):
         self.last_failure: Optional[str] = None
         self.hold_wait_until = now + HOLD_WAIT_BEATS * timing.heartbeat
         self.root_seen_at = now
+        self.looked_at = now
         self.root_lost = False
         """Root has not spoken for M: no lease is renewed (rule 6.6)."""
         self.commands: list[NodeCommand] = []
@@ -140,11 +141,13 @@ class Runner(Upkept):
 
     def deadline(self) -> float:
         """When handle_timer wants to be called, in seconds."""
-        first = UNLIMITED if self.root_lost else min(self.reporter.due, self.root_seen_at + self.timing.lease)
+        first = min(self.reporter.due, self.root_seen_at + self.timing.lease)
+        if self.root_lost:  # nothing else would wake it once root goes on
+            first = self.looked_at + self.timing.heartbeat
         times = (
             self.recover_at if self._may_recover() else None,
             self.lease_end if self.holding is not None and not self.letting_go and not self.unlimited else None,
-            self.lease.hears_until(self.timing.lease) if self.reporter.hearing else None,
+            self.lease.hears_until(self.timing.lease) if self.reporter.hearing and not self.root_lost else None,
             self.hold_wait_until if self.maintenance is None else None,
         )
         for time in times:
@@ -155,7 +158,7 @@ class Runner(Upkept):
     # --- all conclusions, in order ---
 
     def _settle(self, now: float) -> list[Any]:
-        self.root_lost = now >= self.root_seen_at + self.timing.lease
+        self.looked_at, self.root_lost = now, now >= self.root_seen_at + self.timing.lease
         self._look_at_left()
         self._learn_hold(now)
         self.detaching = self._may_detach()

@@ -175,6 +175,21 @@ def test_a_runner_whose_root_is_silent_reports_nothing_and_renews_nothing() -> N
     assert len(reports(one.handle_timer(silent + 0.1))) == 3
 
 
+@pytest.mark.parametrize("hearing", [True, False])
+def test_a_runner_without_root_looks_each_heartbeat_whether_it_is_back(hearing: bool) -> None:
+    """Found: it spun as soon as it heard no majority, or slept for good, for root's sign of life wakes nobody."""
+    one = settled()
+    now = one.root_seen_at + T.lease
+    if not hearing:
+        one.lease.words.clear()
+    for _ in range(5):
+        one.handle_timer(now)
+        assert one.root_lost and one.deadline() == pytest.approx(now + H)
+        now = one.deadline()
+    one.root_seen(now)
+    assert len(reports(one.handle_timer(now))) == 3 and not one.root_lost
+
+
 def test_the_lineage_and_what_it_gave_up_are_told() -> None:
     found = reports(runner(Heritage(("old",), None, 7)).start(100.0))
     assert {(r.lineage, r.renounced) for r in found} == {(("old",), 7)}
