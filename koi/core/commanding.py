@@ -24,6 +24,7 @@ class Commanded(Node):
     """A node that takes commands."""
 
     recovery: Recovery
+    recover_delay: Optional[float]
     recover_at: Optional[float]
     last_failure: Optional[str]
     commands: list[NodeCommand]
@@ -106,7 +107,16 @@ class Commanded(Node):
         if command.id in self.failed_anew:
             again = " again" if command.verb == "recover" else ""
             return NodeResult(command.id, False, f"{name} failed{again} ({self.last_failure}); see 'koi failures'")
+        if self._has_given_up:
+            what = self.last_failure or f"service {self.failed} failed"
+            return NodeResult(command.id, False, f"{name} has failed ({what}) and has given up; 'koi recover {name}' starts it")
         return None
+
+    @property
+    def _has_given_up(self) -> bool:
+        """Whether it has failed and only 'koi recover' gets it up again."""
+        waits = self.recover_at is not None or self.recover_delay is not None
+        return bool(self.failed) and not waits and self._all_ended()
 
     def _restarted(self, command: NodeCommand) -> Optional[NodeResult]:
         service, name = command.service, self.settings.name

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from koi.core.commanding import MAX_COMMANDS
 from koi.core.messages import ServiceInfo
 from koi.core.pipe import Failure, NodeCommand, NodeResult, ServiceState
 from tests.core.test_reporting import runner, service
@@ -36,3 +37,18 @@ def test_start_and_recover_are_answered_as_soon_as_the_services_fail(verb: str, 
     found = results(one.service(failing("Failing"), T0 + 0.3))
     assert [result.done for result in found] == [False] and found[0].message.startswith(words)
     assert one.failed == "vip" and one.recover_delay is not None and not one.failed_anew
+
+
+def test_start_of_a_node_that_has_given_up_is_refused_at_once() -> None:
+    """Found: it was never answered, and after sixteen of them no command was taken any more, not even recover."""
+    one = runner()
+    one.recovery.auto_recover = 0
+    one.hold_wait_until = T0
+    one.start(T0)
+    one.service(failing("Failed"), T0)
+    for number in range(MAX_COMMANDS + 1):
+        [found] = results(one.command(NodeCommand(f"s{number}", "start"), T0 + 1.0))
+        assert found == NodeResult(
+            f"s{number}", False, "x has failed (service vip failed) and has given up; 'koi recover x' starts it")
+    assert results(one.command(NodeCommand("r", "recover"), T0 + 2.0)) == [] and not one.failed
+    assert [one.done for one in results(one.service(service("Started"), T0 + 2.1))] == [True]
