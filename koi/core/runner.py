@@ -63,7 +63,7 @@ class Runner(Upkept):
         """A dead tree left services that are not all demoted and stopped yet: nothing is claimed until then (rule 6.5)."""
         self.detached = heritage.detached
         """Held in maintenance by a koinode that is gone; taken up again, or given up, once it is known whether it is still on."""
-        self.awaits_lease = False
+        self.awaits_lease = settings.maintenance and heritage.holding is not None and heritage.lease_end is None
         """It holds what a detached tree held, and has no lease for it yet."""
         self.lease_end = heritage.lease_end if heritage.holding is not None else None
         self.unlimited = self.lease_end == UNLIMITED
@@ -271,7 +271,7 @@ class Runner(Upkept):
             return "koinode stops"
         if self.lease.stuck(epoch) or (self.is_stuck and self.maintenance is False):  # the hold ends only so (rule 9.1)
             return "demote and stop failed"
-        if self.unlimited or (self.maintenance and self.awaits_lease):
+        if self.unlimited or (self.maintenance is not False and self.awaits_lease):
             return ""
         if self.failed:
             return f"service {self.failed} failed"
