@@ -44,7 +44,7 @@ class Frozen(Watched):
         """Maintenance is over: what has ended meanwhile is put right, and `status` is asked first."""
         self.guarded = True
         if self.debt is not None:
-            self.owe(Debt(now, now))
+            self.owe(Debt(now, now, self.debt.grace))
         if self.program_gone and self.state in QUIET:
             self.up = False
             why = "its program has ended in maintenance"

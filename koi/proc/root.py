@@ -259,6 +259,7 @@ class Root:
         elif isinstance(message, ServiceState):
             child.last = message
             child.unclean = not message.clean
+            child.debt = None if message.clean else child.debt  # paid: what is left unclean later has another lease
             self.tree.service(message)
             self._tree_changed = True
         elif isinstance(message, Held):

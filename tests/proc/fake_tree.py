@@ -37,6 +37,7 @@ class Fake:
         fds = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
         heritage = {name: getattr(context.heritage, name) for name in context.heritage.__slots__}
         self.note("starts", heritage=heritage, respawned=context.respawned, unclean=context.unclean, fds=len(fds),
+                  owes=context.debt is not None,
                   last=context.last.info.state if context.last else None, title=context.name)
 
     def hang(self) -> None:

@@ -387,10 +387,14 @@ def test_a_spoilt_tree_file_counts_as_unclean(start: Start, tmp_path: Path) -> N
     assert "tree.json cannot be used" in tree.log()
 
 
-def test_a_tree_file_that_cannot_be_written_anew_does_not_matter(start: Start, tmp_path: Path) -> None:
+def test_what_a_tree_owes_is_owed_once_and_known_though_its_file_cannot_be_written_anew(start: Start, tmp_path: Path) -> None:
     (tmp_path / "tree.json").write_text('{"boots": [], "services": {}, "holding": 7, "clean": false}')
     (tmp_path / "tree.json.new").mkdir()
     tree = start()
     tree.wait_up(*WORKERS)
     assert tree.events("runner", "starts")[0]["heritage"]["renounced"] == 7
     assert "if root dies, its successor knows less of what it left" in tree.log()
+    old = tree.pids()["service:db"]
+    os.kill(old, signal.SIGKILL)
+    tree.replaced("service:db", old)
+    assert [one["owes"] for one in tree.events("service:db", "starts")] == [True, False], "paid once it was clean"
