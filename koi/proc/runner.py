@@ -57,7 +57,8 @@ def remembered(path: str) -> Remember:
 
 def exposed(machine: Runner) -> bool:
     """Whether something may be active that only a running lease allows; what was left stays so in maintenance, guarded."""
-    return machine.holding is not None or (machine.left and machine.maintenance is not True)
+    may_be_active = machine.left and (machine.is_stuck or not machine.all_demoted)
+    return machine.holding is not None or (may_be_active and machine.maintenance is not True)
 
 
 class RunnerProcess:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from koi import log
-from koi.core.messages import ENDING, MAINTENANCE, State
-from koi.core.pipe import Heritage
+from koi.core.messages import ENDING, MAINTENANCE, ServiceInfo, State
+from koi.core.pipe import Heritage, ServiceState
 from koi.proc import watchdog
 from koi.proc.runner import exposed
 from koi.proc.watchdog import WDIOC_GETTIMEOUT, WDIOC_SETTIMEOUT, Watchdog
@@ -171,6 +171,19 @@ def test_in_maintenance_a_machine_is_not_reset_for_what_a_dead_tree_left() -> No
         version = (1, 2 if hold == MAINTENANCE else 3)
         one.receive("a", State("boot-of-x", 1, version, leader="a", master="x", epoch=7, hold=hold), 100.1)
         assert one.left and exposed(one) is is_exposed
+
+
+def test_a_machine_is_not_reset_for_a_stop_that_takes_its_time_once_all_is_demoted() -> None:
+    """Found: a backup whose koinode had been killed was reset, although nothing on it was active, because `stop` was slow."""
+    one = runner(Heritage(("old",), None, 7, unclean=True))
+    one.start(100.0)
+    for state, is_exposed in (
+        (ServiceState(ServiceInfo("vip", 10, "Demoting"), promoted=True, clean=False), True),
+        (ServiceState(ServiceInfo("vip", 10, "Stopping"), promoted=False, clean=False), False),
+        (ServiceState(ServiceInfo("vip", 10, "Failed", failed=True), promoted=True, stuck=True, clean=False), True),
+    ):
+        one.service(state, 100.1)
+        assert one.left and exposed(one) is is_exposed, state
 
 
 # --- a real node ------------------------------------------------------------------------------
