@@ -28,7 +28,7 @@ class Home:
 
     def settle(self, path: str, settings: Settings) -> None:
         """It is here now."""
-        present = leftovers.Mark(settings.folder, settings.name, settings.node, settings.cluster_id)
+        present = leftovers.Mark(os.path.dirname(path), settings.name, settings.node, settings.cluster_id)
         self.marks = (present, *(one for one in self.marks if one != present))[:MAX_MARKS]
         if self._fd is not None:
             os.close(self._fd)

@@ -26,7 +26,7 @@ class Mark:
     """What the environment of the service's processes says."""
 
     folder: str
-    """KOI_SERVICE_DIR; services of one file share theirs."""
+    """What KOI_SERVICE_DIR is (of single files) or lies in: a service's own folder is renamed for another priority."""
     service: str
     node: str
     cluster_id: int
@@ -34,9 +34,16 @@ class Mark:
     def entries(self) -> tuple[bytes, ...]:
         """As they stand in /proc/PID/environ."""
         return (
-            b"KOI_SERVICE_DIR=" + os.fsencode(self.folder), b"KOI_SERVICE=" + os.fsencode(self.service),
-            b"KOI_NODE=" + os.fsencode(self.node), b"KOI_CLUSTER_ID=%d" % self.cluster_id,
+            b"KOI_SERVICE=" + os.fsencode(self.service), b"KOI_NODE=" + os.fsencode(self.node),
+            b"KOI_CLUSTER_ID=%d" % self.cluster_id,
         )
+
+    def owns(self, environ: list[bytes]) -> bool:
+        """Whether a process with this environment belongs to the service."""
+        if not all(entry in environ for entry in self.entries()):
+            return False
+        place = next((entry[16:] for entry in environ if entry.startswith(b"KOI_SERVICE_DIR=")), b"")
+        return os.fsencode(self.folder) in (place, os.path.dirname(place))
 
 
 @dataclass(frozen=True)
@@ -53,13 +60,12 @@ class Leftover:
 
 def find(mark: Mark) -> list[Leftover]:
     """All living processes of the service, other than this process and its ancestors."""
-    entries = mark.entries()
     spared = _ancestors()
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in spared:
             environ = _read(f"/proc/{name}/environ").split(b"\0")
-            if all(entry in environ for entry in entries):
+            if mark.owns(environ):
                 action = next((e[11:] for e in environ if e.startswith(b"KOI_ACTION=")), b"")
                 command = _read(f"/proc/{name}/cmdline").rstrip(b"\0").split(b"\0")
                 found.append(Leftover(int(name), os.fsdecode(action), tuple(map(os.fsdecode, command)), _leads(int(name))))

@@ -145,7 +145,7 @@ class Lone:
         if self.pid is not None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-        leftovers.kill(leftovers.Mark(str(self.service if self.service.is_dir() else self.services), "db", "a", 13))
+        leftovers.kill(leftovers.Mark(str(self.services), "db", "a", 13))
         if self.link is not None:
             self.link.close()
 

@@ -65,10 +65,14 @@ def test_a_program_that_ignores_term_is_killed(make: Make, tmp_path: Path) -> No
     assert is_gone(pid_in(tmp_path / "program")) and lone.failures() == []
 
 
-def test_a_program_is_started_once_more_by_a_new_worker(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_program_is_started_once_more_by_a_new_worker(make: Make, tmp_path: Path, renamed: bool) -> None:
+    """Found: after its folder had been renamed for another priority the first program ran on beside the second."""
     lone = promoted(program(make("promote", "demote"), tmp_path))
     first = pid_in(tmp_path / "program")
     (tmp_path / "program").unlink()
+    if renamed:
+        lone.service.rename(lone.services / "30-db")
     lone.respawn()
     lone.order("promoted")
     lone.until("Promoted")

@@ -51,6 +51,16 @@ def test_found_by_its_environment(runner: Runner, mark: Mark) -> None:
         assert leftovers.find(replace(mark, **other)) == []  # type: ignore[arg-type]
 
 
+def test_found_after_its_folder_was_renamed_for_another_priority(runner: Runner, mark: Mark) -> None:
+    """Found: the worker that was told knew both names, its successor only the new one: a second program beside the first."""
+    pid = daemon(runner, replace(mark, folder=f"{mark.folder}/10-db"))
+    assert pid in [one.pid for one in leftovers.find(mark)]
+    for other in (f"{mark.folder}/10-db", os.path.dirname(mark.folder)):
+        assert (pid in [one.pid for one in leftovers.find(replace(mark, folder=other))]) is other.endswith("10-db")
+    leftovers.kill(mark)
+    until(lambda: is_gone(pid))
+
+
 def test_killed_wherever_they_went(runner: Runner, mark: Mark) -> None:
     pids = [daemon(runner, mark, action) for action in ("start", "promote", "run")]
     assert set(leftovers.kill(mark)) >= set(pids)
