@@ -109,7 +109,7 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def compile_as_installed() -> None:
-    """Compile the product, as pip does: koinode that compiles itself at each start is slower, and takes 8 MB more."""
+    """Compile the product, as pip does: koinode that compiles itself at each start starts more slowly, and takes more memory."""
     compileall.compile_dir(os.path.dirname(koi.__file__), quiet=1)
 
 
