@@ -12,7 +12,10 @@ class Candidacy:
     """One attempt to become leader."""
 
     term: int
+    stood: float
+    """When it stood, in whatever term: what it may take, and when it is blocked, counts from then (rule 3.4)."""
     since: float
+    """When it called for this term."""
     next_send: float
     write: int
     """The own promise counts once this write is on disk (rule 3.1)."""

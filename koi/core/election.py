@@ -132,7 +132,8 @@ class Roles:
         self.lead = None
         self.leader = None
         self.challenger.reset()
-        self.candidacy = Candidacy(term, now, now + self.timing.heartbeat, self.promise_write())
+        stood = now if self.candidacy is None else self.candidacy.stood
+        self.candidacy = Candidacy(term, stood, now, now + self.timing.heartbeat, self.promise_write())
         self._become(CANDIDATE, why)
         self._call(self.candidacy)
         self._count_own_vote(now)
@@ -207,7 +208,7 @@ class Roles:
     def _candidate_turn(self, now: float) -> None:
         candidacy = self.candidacy
         assert candidacy is not None
-        if now >= candidacy.since + self.timing.leader_timeout * 2.5:
+        if now >= candidacy.stood + self.timing.leader_timeout * 2.5:
             wait = self.random.random() * self.timing.leader_timeout / 2
             self._follow(None, f"no majority: votes of {len(candidacy.votes)} of {len(self.seat.electors)} electors", now, wait)
             return
@@ -221,7 +222,7 @@ class Roles:
             self.desk.say_after(candidacy.write, name, Call(candidacy.term, self.seat.rank))
 
     def _candidate_deadline(self, candidacy: Candidacy) -> float:
-        ends = candidacy.since + self.timing.leader_timeout * 2.5
+        ends = candidacy.stood + self.timing.leader_timeout * 2.5
         if self._has_majority(candidacy):
             return min(candidacy.next_send, ends, candidacy.since + self._answer_wait())
         return min(candidacy.next_send, ends)
@@ -243,10 +244,16 @@ class Roles:
             return
         elif self._outranks(call.rank, sender) and not self._is_blocked(now):
             self.desk.say_now(sender, Answer(call.term))
-            if self.role == FOLLOWER:
+            if self.role == FOLLOWER or self._is_outbid(call):
+                self.seen_term = max(self.seen_term, call.term)
                 self._campaign(f"outranks candidate {sender}", now)
         else:
             self._vote_or_nack(sender, call, now)
+
+    def _is_outbid(self, call: Call) -> bool:
+        """Whether its own call is in vain: who calls has promised as high a term to itself, and cannot vote in this one."""
+        candidacy = self.candidacy
+        return candidacy is not None and call.term >= candidacy.term and not self._has_majority(candidacy)
 
     def _vote_or_nack(self, sender: str, call: Call, now: float) -> None:
         record = self.acceptor.record
@@ -376,7 +383,7 @@ class Roles:
         candidacy = self.candidacy
         if candidacy is None or self._has_majority(candidacy):
             return False
-        return now >= candidacy.since + self.timing.leader_timeout / 2
+        return now >= candidacy.stood + self.timing.leader_timeout / 2
 
     def _campaign_at(self) -> float:
         return max(self.heard_at + self.timing.leader_timeout, self.wait_until) + self.order_delay

@@ -121,6 +121,37 @@ def test_a_vote_for_another_candidate_of_the_term_does_not_count() -> None:
         assert (box.roles.role == LEADER) is (name == "b")
 
 
+def test_a_candidate_that_answers_one_of_its_own_term_calls_anew_in_a_higher_one() -> None:
+    """Found: at a fresh start two stood in one term, the higher got neither's vote, and both waited for two seconds."""
+    high, low = Box("c"), Box("b")
+    assert high.stand() == 1 and low.stand() == 1
+    high.sent()
+    high.roles.receive("b", Election(1, 0), LATER + 0.1)
+    high.write(LATER + 0.1)
+    said = high.sent()
+    assert ("b", Answer(1)) in said and ("b", Election(2, 0)) in said
+    low.roles.receive("c", Answer(1), LATER + 0.1)
+    low.roles.receive("c", Election(2, 0), LATER + 0.1)
+    low.write(LATER + 0.1)
+    for vote in (m for to, m in low.sent() if isinstance(m, Vote)):
+        high.roles.receive("b", vote, LATER + 0.11)
+    high.roles.handle_timer(LATER + 0.1 + TIMING.answer_wait)
+    assert high.roles.role == LEADER
+
+
+def test_a_candidate_that_calls_anew_is_blocked_no_later_for_it() -> None:
+    """Rule 3.4: who cannot reach a majority holds nobody back, however often lower ones stand."""
+    box = Box("c", 5)
+    box.stand()
+    half = LATER + TIMING.leader_timeout / 2
+    for term, now in ((1, LATER + 0.1), (2, half - 0.01)):
+        box.roles.receive("b", Election(term, 0), now)
+        assert box.roles.candidacy is not None and box.roles.candidacy.term == term + 1
+    box.sent()
+    box.roles.receive("b", Election(3, 0), half)
+    assert not [m for _, m in box.sent() if isinstance(m, Answer)]
+
+
 def test_the_own_promise_comes_first() -> None:
     """Rule 3.1: neither Election nor the own vote before the promise is on disk."""
     box = Box("a")

@@ -16,6 +16,7 @@ from tests.sim.world import Clock, Network, World
 
 QUIET_S = 20.0
 """By then a fresh cluster has a master."""
+START_S = 0.5
 
 
 @dataclass
@@ -39,18 +40,34 @@ class Measured:
         return f"{words}  masters moved: {self.moved}  (failover: {failover:g}s, {trials} trials)"
 
 
-def fresh(seed: int, failover: float) -> Cluster:
-    """Three nodes with one service each, up and with a master."""
+def three(seed: int, failover: float) -> tuple[Cluster, Random]:
+    """Three nodes with one service each, which start within half a second."""
     world, random = World(seed), Random(seed)
     names = ("a", "b", "c")
     cluster = Cluster(world, Network(world), Watch(world), timing.derive(failover, bully_delay=3600.0), names, turn_off(()))
     for name in names:
         host = Host(cluster, name, {"vip": 10}, preference=random.choice((0, 0, 10)))
         host.clock = Clock(world, random.uniform(0, 1e5), random.uniform(0.9951, 1.0049))
-        world.at(random.uniform(0.0, 0.5), host.start)
-    world.run(QUIET_S + random.uniform(0.0, failover))
+        world.at(random.uniform(0.0, START_S), host.start)
+    return cluster, random
+
+
+def fresh(seed: int, failover: float) -> Cluster:
+    """The three, up and with a master."""
+    cluster, random = three(seed, failover)
+    cluster.world.run(QUIET_S + random.uniform(0.0, failover))
     assert settled(cluster), "a quiet cluster has no master"
     return cluster
+
+
+def first_promote(seed: int, failover: float) -> float:
+    """When the first master of a fresh cluster begins to promote, to a twentieth of a second; the last node is up at START_S."""
+    cluster, _ = three(seed, failover)
+    at = 0.0
+    while not cluster.watch.begun and at < QUIET_S:
+        at += 0.05
+        cluster.world.run(at)
+    return at
 
 
 def one(seed: int, kind: str, failover: float, measured: Measured) -> None:
