@@ -137,8 +137,8 @@ class Worker(Process):
 
     @property
     def left(self) -> bool:
-        """Whether it has nothing more to do after the death of root."""
-        return not self.alive or self.machine.settled
+        """Whether it has nothing more to do after the death of root; what it had to demote in maintenance may be left then."""
+        return not self.alive or self.machine.settled or (self.machine.action is None and self.detached_by_right())
 
     def announce(self) -> None:
         """A new runner asks."""
