@@ -106,7 +106,8 @@ class Snapshot:
             answered = f"{len(roles.blank.known)} of the {roles.blank.need} that it needs have answered"
             return f"{name} has no state file and asks the other electors first ({answered}); {self._blank_ends(roles.blank)}"
         how = f"{need} of the {self.electors} electors must hear each other"
-        return f"{name} is {roles.role} and hears no leader; to elect one, {how}"
+        hears = "hears no leader" if roles.heard else "has not heard a leader since it started"
+        return f"{name} is {roles.role} and {hears}; to elect one, {how}"
 
     def _blank_ends(self, blank: Blank) -> str:
         if blank.complete():
