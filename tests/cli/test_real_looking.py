@@ -110,6 +110,10 @@ def test_without_a_majority_everything_says_so(koi: Koi) -> None:
     assert koi("status", "--check") == 2 and koi.out.startswith("KOI CRITICAL - No leader: a is ")
     assert koi("wait", "quorum", "--timeout", "0.3") == 3 and "not true within 0.3 s: quorum" in koi.err
     assert koi("promote", "a") == 1 and "nothing can be agreed: there is no leader: a is" in koi.err
+    koi.cluster["a"].kill_all()
+    koi.cluster["a"].start()
+    until("a answers", lambda: koi("-t", "0.3", "status") == 0)
+    assert re.match("No leader: a is [a-z]+ and has not heard a leader since it started; to elect one, 2 of the 3 ", koi.out)
 
 
 def test_an_elector_without_its_state_says_what_it_waits_for(koi: Koi) -> None:
