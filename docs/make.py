@@ -236,7 +236,8 @@ FILES = [
     ("/etc/koi/password", "the cluster password, readable by its owner only"),
     ("/etc/koi/services", "the services: a folder of scripts each"),
     ("/var/lib/koi", "`elector.json` (votes and ledger), `node.json` (stopped by hand), `failures.json`, `journal.jsonl`"),
-    ("/run/koi", "`koinode.pid`, `koinode.lock`, `tree.json`, `lease` (until when the node may be master)"),
+    ("/run/koi", "`koinode.pid`, `koinode.lock`, `tree.json`, `lease` (until when the node may be master), `koi.conf.good` "
+     "(the last good copy of the configuration, readable by its owner only)"),
 ]
 KOI = (
     "koi talks to any node of a cluster and is redirected to the one that can answer. Commands that change something wait until "

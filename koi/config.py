@@ -23,7 +23,7 @@ from koi.core.timing import Timing, derive
 from koi.errors import ConfigError
 
 __all__ = ["Address", "Config", "ClusterConfig", "Elector", "Electors", "NodeConfig", "ServiceDefaults", "TimeConfig",
-           "DEFAULT_PATHS", "keygen", "load", "loads", "override"]
+           "DEFAULT_PATHS", "keygen", "load", "loads", "locate", "override"]
 
 DEFAULT_PATHS = ("/etc/koi/koi.conf", "koi.conf")
 MAX_VARIABLES = 100
@@ -141,6 +141,8 @@ class Config:
     service: ServiceDefaults
     time: TimeConfig
     warnings: tuple[str, ...] = ()
+    stands_in: str = ""
+    """Not the file's present content, which is faulty: what `koi status` warns of until the file is mended."""
 
     @cached_property
     def timing(self) -> Timing:
@@ -168,7 +170,7 @@ def load(path: str | None = None, name: str | None = None, password: str | None 
     `name` and `password` come from the command line or environment and win over the file's; with a password given,
     password_file is not read. Raises ConfigError with every fault.
     """
-    file = path if path is not None else _default_path()
+    file = locate(path)
     return loads(read_bytes(file), file, name, password)
 
 
@@ -199,7 +201,10 @@ def loads(content: bytes, file: str, name: str | None = None, password: str | No
     )
 
 
-def _default_path() -> str:
+def locate(path: str | None = None) -> str:
+    """The file itself, or the first of the default ones that is there. Raises ConfigError where none is."""
+    if path is not None:
+        return path
     for path in DEFAULT_PATHS:
         if os.path.exists(path):
             return path

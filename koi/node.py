@@ -18,6 +18,7 @@ Options:
 
 SIGTERM or SIGINT: orderly stop (demote, stop, resign); a second one does not wait any longer.
 SIGHUP or SIGUSR1: read the configuration again; a faulty one changes nothing.
+Over services that a killed koinode left, a faulty configuration is replaced by its last good copy, with a warning.
 
 Exit codes: 0 stopped in order; 1 failed, with the reason; 2 usage or configuration.
 """
@@ -43,9 +44,10 @@ from typing import TYPE_CHECKING, Any, Optional
 from docopt import DocoptExit, docopt
 
 from koi import __version__, log
-from koi.config import Config, load, override
+from koi.config import Config, override
 from koi.errors import ConfigError, KoiError
-from koi.proc import daemon
+from koi.proc import daemon, lastgood
+from koi.proc.lastgood import Copy
 
 if TYPE_CHECKING:
     from koi.proc.child import Context
@@ -66,14 +68,18 @@ def main(argv: Optional[Sequence[str]] = None, mains: Optional[Mains] = None) ->
     if args["--check"]:
         return check(args["-f"])
     try:
-        config, definitions = _read_to_start(args["-f"], args["-n"])
+        config, definitions, copy = _read_to_start(args["-f"], args["-n"])
         config = _loud(config, args["-d"])
         targets = _set_up_log(args, config)
     except KoiError as fault:
         print(fault, file=sys.stderr)
         return USAGE
     pid_file = args["--daemonize"]
-    serve = _server(config, definitions, mains, os.path.abspath(pid_file) if pid_file else None, CONSOLE in targets, args["-d"])
+    if pid_file and config.stands_in:  # whoever starts it so does not see the log
+        print(f"koinode: {config.stands_in}", file=sys.stderr)
+    serve = _server(
+        config, definitions, mains, os.path.abspath(pid_file) if pid_file else None, CONSOLE in targets, args["-d"], copy,
+    )
     if pid_file:
         return daemon.start(serve, keep_stderr=CONSOLE in targets)
     return serve(daemon.Report())
@@ -82,7 +88,7 @@ def main(argv: Optional[Sequence[str]] = None, mains: Optional[Mains] = None) ->
 def check(path: Optional[str], name: Optional[str] = None) -> int:
     """Say on stderr what is wrong with the configuration and the services, each fault; 0 if nothing, else 2."""
     try:
-        config, definitions, ignored = _read(path, name)
+        config, definitions, ignored, _ = _read(path, name)
     except KoiError as fault:
         print(fault, file=sys.stderr)
         return USAGE
@@ -94,11 +100,14 @@ def check(path: Optional[str], name: Optional[str] = None) -> int:
     return 0
 
 
-def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...], tuple[str, ...]]:
-    """The configuration, the services, and a sentence for each name that is ignored. Raises ConfigError with all faults."""
-    config = load(path, name)
+def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...], tuple[str, ...], Copy]:
+    """The configuration, the services, a sentence for each name that is ignored, and what is kept of the file.
+
+    Raises ConfigError with all faults.
+    """
+    config, copy = lastgood.read(path, name)
     if not config.node.runner:
-        return config, (), ()
+        return config, (), (), copy
     from koi.service import catalog
 
     found = catalog.scan(config.service.folder)
@@ -106,26 +115,48 @@ def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, 
     if faults:
         raise ConfigError(faults)
     ignored = tuple(f"{os.path.join(config.service.folder, entry)} is ignored: {why}" for entry, why in found.ignored)
-    return config, tuple(found.definitions), ignored
+    return config, tuple(found.definitions), ignored, copy
 
 
-def _read_to_start(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...]]:
-    """As `_read`; but faults of services keep koinode from starting only where nothing is left that must be demoted.
+def _read_to_start(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...], Optional[Copy]]:
+    """As `_read`; but faults keep koinode from starting only where nothing is left that must be demoted.
 
-    A node whose koinode was killed as a whole may be promoted still, while another one is made master (rule 6.5).
+    A node whose koinode was killed as a whole may be promoted still, while another one is made master (rule 6.5). Where
+    koi.conf itself is at fault, the last good copy of it counts, and there is nothing new to keep.
     """
     try:
-        return _read(path, name)[:2]
+        config, definitions, _, copy = _read(path, name)
+        return config, definitions, copy
     except ConfigError as error:
         from koi.proc import treefile
         from koi.service import catalog
 
-        config = load(path, name)
+        config, copied = _usable(path, name, error)
         if not config.node.runner or treefile.read(config.node.run_dir)[0].clean:
             raise
-        warnings = [f"started all the same, to demote and stop what a dead koinode left: {fault}" for fault in error.faults]
-        definitions = catalog.usable(catalog.scan(config.service.folder), config.service, override)
-        return replace(config, warnings=(*config.warnings, *warnings)), definitions
+        found = catalog.scan(config.service.folder)
+        faults = [*error.faults, *(catalog.check(found, config.service, override) if copied is None else ())]
+        warnings = [f"started all the same, to demote and stop what a dead koinode left: {fault}" for fault in faults]
+        warnings += [config.stands_in] if config.stands_in else []
+        definitions = catalog.usable(found, config.service, override)
+        return replace(config, warnings=(*config.warnings, *warnings)), tuple(definitions), copied
+
+
+def _usable(path: Optional[str], name: Optional[str], error: ConfigError) -> tuple[Config, Optional[Copy]]:
+    """The configuration in the file and what is kept of it; over what a dead koinode left, else its last good copy."""
+    from koi.proc import treefile
+
+    try:
+        return lastgood.read(path, name)
+    except ConfigError:
+        run_dir = lastgood.run_dir(path)
+        if treefile.read(run_dir)[0].clean:
+            raise
+    try:
+        return lastgood.stand_in(run_dir, path, name, error.faults), None
+    except ConfigError as second:
+        why = f"{run_dir} says that a koinode which is dead left something, which only a good configuration could demote now"
+        raise ConfigError([*error.faults, *second.faults, f"{why}; mend the configuration at once and start koinode"]) from None
 
 
 def _loud(config: Config, debug: bool) -> Config:
@@ -144,13 +175,13 @@ def _set_up_log(args: Mapping[str, Any], config: Config) -> list[str]:
 
 def _server(
     config: Config, definitions: tuple[Any, ...], mains: Optional[Mains], pid_file: Optional[str], console: bool,
-    debug: bool,
+    debug: bool, copy: Optional[Copy],
 ) -> daemon.Serve:
     """What runs the node, here or in the background, and gives its exit code."""
 
     def serve(report: daemon.Report) -> int:
         try:
-            return _serve(config, definitions, mains, pid_file, report, debug)
+            return _serve(config, definitions, mains, pid_file, report, debug, copy)
         except KoiError as fault:
             log.get().error(str(fault))
             report.failed(str(fault))
@@ -166,7 +197,7 @@ def _server(
 
 def _serve(
     config: Config, definitions: tuple[Any, ...], mains: Optional[Mains], pid_file: Optional[str], report: daemon.Report,
-    debug: bool,
+    debug: bool, copy: Optional[Copy],
 ) -> int:
     from koi.proc import root
 
@@ -174,14 +205,14 @@ def _serve(
         log.get().warning(text)
     if os.geteuid() != 0:
         log.get().info(f"runs as {_user()}, not as root: what scripts do is limited to what that user may")
-    def reread() -> tuple[Config, float]:
+    def reread() -> tuple[Config, float, Copy]:
         """The file as it is now; what the command line said still counts."""
-        new, found, _ = _read(config.path, config.node.name)
-        return _loud(new, debug), _end_s(new, found)
+        new, found, _, copy = _read(config.path, config.node.name)
+        return _loud(new, debug), _end_s(new, found), copy
 
     pid_files = (os.path.join(config.node.run_dir, "koinode.pid"), *([pid_file] if pid_file else []))
     end_s = _end_s(config, definitions)
-    return root.run(config, definitions, mains or _mains(config), report.up, end_s, pid_files, (report.close,), reread)
+    return root.run(config, definitions, mains or _mains(config), report.up, end_s, pid_files, (report.close,), reread, copy)
 
 
 def _end_s(config: Config, definitions: tuple[Any, ...]) -> float:

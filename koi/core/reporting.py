@@ -64,6 +64,10 @@ class Reporter:
         self.warnings = (*self.warnings, text)[-MAX_WARNINGS:]
         return True
 
+    def _warnings(self) -> tuple[str, ...]:
+        lasting = self.runner.settings.warning
+        return ((lasting,) if lasting else ()) + self.warnings
+
     def reports(self, now: float) -> list[Any]:
         """The reports to send now, one for each elector, or none."""
         why = self.runner.why_not_ready(now)
@@ -107,7 +111,7 @@ class Reporter:
         )
 
     def _details(self, why: str, hears: int, digest: str) -> tuple[Any, ...]:
-        return digest, why, hears, self.runner.last_failure, self.warnings, self.runner.recovery.count
+        return digest, why, hears, self.runner.last_failure, self._warnings(), self.runner.recovery.count
 
     def _for(self, elector: str, report: Report) -> Report:
         if self.digests.get(elector) == report.digest:
@@ -135,5 +139,5 @@ class Reporter:
             runner.state, runner.mode, settings.preference, now - self.started_at, hears, bool(runner.failed), failed_ago,
             runner.recovery.count, recovers_in, runner.blocks_others(), runner.stopped, runner.acknowledged,
             runner.last_failure, settings.port, settings.release,
-            settings.config, digest, None, self.warnings, bool(runner.maintenance),
+            settings.config, digest, None, self._warnings(), bool(runner.maintenance),
         )

@@ -45,6 +45,8 @@ class RunnerSettings:
     """Stopped by hand before this start."""
     maintenance: bool = False
     """The state folder says that there was maintenance."""
+    warning: str = ""
+    """Of its configuration, while it lasts."""
 
 
 class Runner(Upkept):

@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 from koi.config import Config
 from koi.errors import KoiError
+from koi.proc.lastgood import Copy
 
 ELECTOR, RUNNER = "elector", "runner"
 
@@ -28,8 +29,8 @@ TOLD = frozenset({
 OF_THE_LEADER = frozenset({"node.rank", "service.promote_timeout", "service.demote_timeout", "time.failure_promotion_timeout"})
 """Keys that replace the elector alone."""
 
-Reread = Callable[[], tuple[Config, float]]
-"""Reads the file again: the configuration, and the seconds that an orderly end may take. Raises KoiError."""
+Reread = Callable[[], tuple[Config, float, Copy]]
+"""Reads the file again: the configuration, the seconds that an orderly end may take, and what is kept. Raises KoiError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,14 @@ class Outcome:
     restarts: tuple[str, ...] = ()
     """The kinds of processes that root replaces."""
     ok: bool = True
+    copy: Optional[Copy] = None
+    """What was read, for a koinode that finds it faulty."""
 
 
 def read(reread: Reread, old: Config) -> Outcome:
     """Read the file and say what follows from it."""
     try:
-        new, end_s = reread()
+        new, end_s, copy = reread()
     except KoiError as fault:
         return Outcome(f"the configuration is not changed: {fault}", ok=False)
     changed = changes(old, new)
@@ -72,10 +75,10 @@ def read(reread: Reread, old: Config) -> Outcome:
         text = f"{', '.join(fixed)} can only be changed by a restart of koinode"
         return Outcome(f"the configuration is not changed: {text}", ok=False)
     if not changed:
-        return Outcome("nothing has changed in the configuration", new, end_s)
+        return Outcome("nothing has changed in the configuration", new, end_s, copy=copy)
     restarts = replaced(changed, old)
     text = f"applied {', '.join(changed)}" + (f"; {' and '.join(restarts)} replaced for it" if restarts else "")
-    return Outcome(text, new, end_s, restarts)
+    return Outcome(text, new, end_s, restarts, copy=copy)
 
 
 def changes(old: Config, new: Config) -> list[str]:

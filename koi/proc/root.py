@@ -20,10 +20,11 @@ from koi import __version__, log
 from koi.config import Config
 from koi.core.pipe import Announce, Held, NodeResult, Pids, Pong, Redefine, Retire, ServiceState, Stopped
 from koi.errors import KoiError
-from koi.proc import changes, lock, reload, treefile
+from koi.proc import changes, lastgood, lock, reload, treefile
 from koi.proc.child import ELECTOR, ROOT, RUNNER, SERVICE, Reason, title, worker_name
 from koi.proc.family import Family, Main, how_it_ended
 from koi.proc.heart import Heart
+from koi.proc.lastgood import Copy
 from koi.proc.link import loads
 from koi.proc.loop import Loop, now
 from koi.proc.reload import Outcome, Reconfigure, Reconfigured, Reread
@@ -42,13 +43,14 @@ def run(
     pid_files: Sequence[str] = (),
     inherited: Sequence[Callable[[], None]] = (),
     reread: Optional[Reread] = None,
+    copy: Optional[Copy] = None,
 ) -> int:
     """Be the root of this node until it is told to stop. The exit code: 0 after an orderly end, else 1.
 
     `mains` are the main functions of the kinds elector, runner and service. `on_up()` is called once elector and runner
     work. `end_s`: how long an orderly demote and stop of all services may take, also of a dead tree's. `inherited` are
-    called in every child to close what it must not keep. `reread()` reads the configuration again. Raises KoiError when the
-    node cannot start: another koinode runs, the port is in use, run_dir cannot be written.
+    called in every child to close what it must not keep. `reread()` reads the configuration again; `copy` is what is kept of
+    it. Raises KoiError when the node cannot start: another koinode runs, the port is in use, run_dir cannot be written.
     """
     node = config.node
     held = lock.acquire(node.run_dir, node.name, end_s, log.get().warning)
@@ -62,6 +64,8 @@ def run(
         root.reread = reread
         if found.clean:
             treefile.begin(node.run_dir, root.tree)
+        if copy is not None:
+            lastgood.keep(node.run_dir, copy)
         root.live()
         if root.tree.clean:
             lock.remove(held, node.run_dir)
@@ -307,6 +311,8 @@ class Root:
         self.config = config
         log.hide(config.cluster.password)
         log.set_level(config.node.loglevel)
+        if outcome.copy is not None:
+            lastgood.keep(config.node.run_dir, outcome.copy)
         self.heart.retime(config.timing.lease)
         self.shutdown.retime(outcome.end_s, config.timing.grace)
         for name in self.family.alive():

@@ -93,7 +93,7 @@ class RunnerProcess:
         return RunnerSettings(
             config.node.name, boot, config.cluster.electors.names, config.cluster.quorum, config.node.mode,
             config.node.preference, config.cluster.port, self.context.release, config.digest, config.service.stuck,
-            kept.stopped, kept.maintenance,
+            kept.stopped, kept.maintenance, config.stands_in,
         )
 
     def _recovery(self, config: Config) -> Recovery:
@@ -185,7 +185,7 @@ class RunnerProcess:
         machine.mode = config.node.mode
         machine.settings = replace(
             machine.settings, mode=config.node.mode, preference=config.node.preference, stuck=config.service.stuck,
-            config=config.digest,
+            config=config.digest, warning=config.stands_in,
         )
         machine.recovery = replace(new, count=machine.recovery.count, recent=machine.recovery.recent)
         self.folder.reconfigured(config, now)

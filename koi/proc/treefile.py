@@ -16,7 +16,7 @@ from typing import Any, Optional
 from koi.core.facts import Debt
 from koi.core.pipe import Held, Heritage, ServiceState
 from koi.errors import KoiError
-from koi.proc import files, leasefile, memory
+from koi.proc import files, lastgood, leasefile, memory
 from koi.proc.system import session, start_time
 from koi.wire.codec import LIMIT
 
@@ -164,6 +164,7 @@ def remove(run_dir: str) -> None:
     """Nothing is left of this tree that a successor would have to know. Raises OSError."""
     os.unlink(os.path.join(run_dir, TREE_NAME))
     leasefile.remove(run_dir)
+    lastgood.remove(run_dir)
 
 
 def _parse(content: Any) -> Tree:

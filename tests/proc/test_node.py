@@ -264,6 +264,23 @@ def test_sysv_after_a_crash(node: Node) -> None:
 
 
 @needs_ssd
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_sysv_after_a_crash_of_all_starts_also_with_a_faulty_configuration(node: Node, verb: str) -> None:
+    service = Service(node)
+    assert service("start") == 0, service.output
+    pids = [node.root(), *node.pids().values()]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: all(state(pid) is None for pid in pids), 30.0, "init has reaped them")
+    node.configure("time: {failover: soon}\n")
+    assert service(verb) == 0, service.output
+    assert "koinode: mend" in service.output and "is 'soon'" in service.output
+    assert service("restart") == 6 and "left as it is" in service.output
+    assert service("stop") == 0 and list((node.folder / "run").iterdir()) == []
+    assert service(verb) == 6 and "koinode: mend" not in service.output
+
+
+@needs_ssd
 def test_sysv_exit_codes_of_what_cannot_be_done(node: Node) -> None:
     service = Service(node)
     assert service("reload") == 7 and "not running" in service.output

@@ -1,0 +1,129 @@
+"""run_dir/koi.conf.good: the configuration as it was read last, for a koinode that finds koi.conf faulty.
+
+Rule: root writes it before anything is promoted and after each reload, and removes it with tree.json at an orderly end. It
+is read only where koi.conf cannot be used and a dead tree is unclean, for what that left must be demoted (rule 6.5). It holds
+the password: nobody but its owner may read it, and one that others can read or have written is not used. The first line
+says of which file it is the copy, and the password that was found then; the file's own content follows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
+
+from koi import config, log
+from koi.config import Config
+from koi.configfile import MAX_FILE_BYTES, Faults, read_bytes, read_sections, shown
+from koi.configkeys import SECTIONS
+from koi.errors import ConfigError
+
+COPY_NAME = "koi.conf.good"
+MAX_HEAD_BYTES = 20_000
+MAX_TOLD = 400
+"""Of the faults, in `koi status`; the log names each."""
+_RUN_DIR = re.compile(rb"^[ \t]+run_dir:[ \t]+(\S[^\r\n#]*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A configuration file that could be used."""
+
+    path: str
+    content: bytes = field(repr=False)
+    password: str = field(repr=False)
+    """Also when it stood in password_file, which may be what is at fault next time."""
+
+
+def read(path: Optional[str], name: Optional[str]) -> tuple[Config, Copy]:
+    """As config.load, and what is to be kept of it."""
+    file = config.locate(path)
+    content = read_bytes(file)
+    found = config.loads(content, file, name)
+    return found, Copy(found.path, content, found.cluster.password)
+
+
+def keep(run_dir: str, copy: Copy) -> None:
+    """Replace the copy in one step; what cannot be written is logged."""
+    path = os.path.join(run_dir, COPY_NAME)
+    head = json.dumps({"path": copy.path, "password": copy.password})
+    try:
+        _write(path, b"# " + head.encode("ascii") + b"\n" + copy.content.removeprefix(b"\xef\xbb\xbf"))
+    except OSError as error:
+        log.get().error(f"{path} cannot be written: {error.strerror}; if koinode is killed as a whole and {copy.path} is faulty "
+                        "then, nobody demotes what it leaves before the file is mended")
+
+
+def _write(path: str, data: bytes) -> None:
+    new = f"{path}.new"
+    if os.path.lexists(new):
+        os.unlink(new)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+    os.rename(new, path)
+
+
+def remove(run_dir: str) -> None:
+    """Nothing is left that would have to be demoted. Raises OSError."""
+    try:
+        os.unlink(os.path.join(run_dir, COPY_NAME))
+    except FileNotFoundError:
+        pass  # it could not be written
+
+
+def run_dir(path: Optional[str]) -> str:
+    """node.run_dir of a faulty file, as far as it can be read, else the default."""
+    try:
+        file = config.locate(path)
+        content = read_bytes(file)
+    except ConfigError:
+        return str(SECTIONS["node"]["run_dir"].default)
+    try:
+        named = read_sections(content, SECTIONS, Faults(file)).values["node.run_dir"]
+    except ConfigError:  # not YAML: a line may still say it
+        line = _RUN_DIR.search(content)
+        named = os.fsdecode(line[1]).strip().strip("'\"") if line else SECTIONS["node"]["run_dir"].default
+    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(file)), named))
+
+
+def stand_in(folder: str, path: Optional[str], name: Optional[str], faults: Sequence[str]) -> Config:
+    """The configuration of the copy in `folder` (a run_dir), in place of the file at `path`, which has these faults.
+
+    It counts as read from that file: relative paths start there, and a reload reads it again. ConfigError says why the
+    copy cannot be used.
+    """
+    found = _loads(os.path.join(folder, COPY_NAME), path, name)
+    what = shown("; ".join(faults), MAX_TOLD)
+    text = f"mend {found.path}, then run 'koi reconfigure': the node runs with the last good copy of it, for it is faulty: {what}"
+    return replace(found, stands_in=text)
+
+
+def _loads(place: str, path: Optional[str], name: Optional[str]) -> Config:
+    copy = _read_copy(place)
+    asked = (path,) if path is not None else config.DEFAULT_PATHS
+    if copy.path not in map(os.path.abspath, asked):
+        raise ConfigError([f"{place} is a copy of another file, {copy.path}"])
+    try:
+        return config.loads(copy.content, copy.path, name, copy.password)
+    except ConfigError as error:
+        raise ConfigError([f"{place}, the copy of {fault}" for fault in error.faults]) from None
+
+
+def _read_copy(path: str) -> Copy:
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            head, content = file.readline(MAX_HEAD_BYTES), file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be read: {error.strerror}"]) from None
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise ConfigError([f"{path} is not used: others may have written it, or can read it"])
+    try:
+        words: Any = json.loads(head.removeprefix(b"# "))
+        return Copy(str(words["path"]), content, str(words["password"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ConfigError([f"{path} cannot be used: its first line is spoilt"]) from None

@@ -1,0 +1,212 @@
+"""A faulty koi.conf keeps koinode from starting, but not where a dead koinode has left something promoted.
+
+Then the last good copy of it counts (koi/proc/lastgood.py), until the file is mended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Callable, Optional
+
+import pytest
+
+from koi import config
+from koi.errors import ConfigError
+from koi.proc import lastgood
+from koi.proc.lastgood import COPY_NAME, Copy
+from tests.cluster import PASSWORD, Node, RealCluster, until
+
+Break = Callable[[Node], None]
+
+
+def wrong_value(node: Node) -> None:
+    """As a slip of the hand."""
+    node.config.write_text(node.config.read_text().replace("failover: 6s", "failover: soon\n  no_such_key: 1"))
+
+
+def not_yaml(node: Node) -> None:
+    """As a merge leaves it."""
+    node.config.write_text("<<<<<<< ours\n" + node.config.read_text() + "=======\n")
+
+
+def gone(node: Node) -> None:
+    """As a package's removal leaves it; run_dir is then the default one."""
+    node.config.unlink()
+
+
+def without_password(node: Node) -> None:
+    """The file is as it was, but what it names is gone."""
+    (node.folder / "secret").unlink()
+
+
+WAYS: dict[Break, str] = {
+    wrong_value: "time.failover: is 'soon'", not_yaml: "is not YAML", gone: "cannot be read: No such file",
+    without_password: "cluster.password_file: is",
+}
+
+
+def readable(folder: Path) -> list[str]:
+    """Files with the password that others than their owner can read."""
+    return [path.name for path in folder.rglob("*") if path.is_file() and path.stat().st_mode & 0o077
+            and PASSWORD in path.read_text(errors="replace")]
+
+
+def warnings(cluster: RealCluster, node: Node) -> Optional[list[str]]:
+    """What `koi status` warns of at this node; None while nobody answers."""
+    status = cluster.status()
+    return [text for text in status["cluster"]["warnings"] if text.startswith(f"{node.name}: mend ")] if status else None
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RealCluster]:
+    with RealCluster(tmp_path, failover="6s", program="tests.proc.default_run_dir_node") as cluster:
+        for node in cluster.nodes.values():
+            (node.folder / "secret").write_text(PASSWORD)
+            (node.folder / "secret").chmod(0o600)
+            text = node.config.read_text().replace(f"password: {PASSWORD}", "password_file: secret")
+            node.config.write_text(text)
+        for action in ("promote", "demote", "stop"):
+            cluster.script("10-vip", action)
+        cluster.start()
+        cluster.wait_master()
+        assert all(node.asker for node in cluster.nodes.values()), "they read their files while these are good"
+        yield cluster
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_what_was_left_is_demoted_although_koi_conf_is_faulty(cluster: RealCluster, way: Break) -> None:
+    node = cluster[cluster.wait_master()]
+    good = node.config.read_text()
+    assert (node.folder / "run" / COPY_NAME).stat().st_mode & 0o777 == 0o600
+    way(node)
+    killed = time.time()
+    node.kill_koi()
+    node.start()
+    until("demote", lambda: cluster.first("demote", "end", killed, node.name))
+    told = until("status warns of it", lambda: warnings(cluster, node))
+    assert str(node.config) in told[0] and WAYS[way] in told[0] and "'koi reconfigure'" in told[0]
+    until("it takes part", lambda: any(n["name"] == node.name and n["state"] in ("Backup", "Master")
+                                       for n in cluster.status().get("nodes", ())))
+    assert f"started all the same, to demote and stop what a dead koinode left: {node.config}" in node.log.read_text()
+    assert cluster.overlaps() == [] and readable(cluster.folder) == []
+    os.kill(node.pid, signal.SIGHUP)
+    until("it is read again", lambda: "SIGHUP: the configuration is not changed: " in node.log.read_text())
+    mend(node, good + "# mended\n")
+    os.kill(node.pid, signal.SIGHUP)
+    until("the warning is over", lambda: warnings(cluster, node) == [])
+    assert (node.folder / "run" / COPY_NAME).read_text().endswith("\n# mended\n")
+    assert node.stop() == 0 and list((node.folder / "run").iterdir()) == []
+    way(node)
+    node.start()
+    assert node.process is not None and node.process.wait(30) == 2, "nothing is left, so it does not start"
+
+
+def mend(node: Node, good: str) -> None:
+    """As it was, password and all."""
+    node.config.write_text(good)
+    (node.folder / "secret").write_text(PASSWORD)
+    (node.folder / "secret").chmod(0o600)
+
+
+def test_without_a_copy_that_can_be_used_it_does_not_start_and_says_why(cluster: RealCluster) -> None:
+    node = cluster[cluster.wait_master()]
+    copy = node.folder / "run" / COPY_NAME
+    node.kill_koi()
+    wrong_value(node)
+    copy.chmod(0o644)
+    assert f"{copy} is not used: others may have written it, or can read it" in refused(node)
+    copy.chmod(0o600)
+    copy.write_text("# {}\n")
+    assert f"{copy} cannot be used: its first line is spoilt" in refused(node)
+    copy.unlink()
+    said = refused(node)
+    assert f"{copy} cannot be read: No such file or directory" in said and "time.failover: is 'soon'" in said
+    assert "mend the configuration at once and start koinode" in said
+
+
+def refused(node: Node) -> str:
+    """What koinode says, which does not start."""
+    node.start()
+    assert node.process is not None and node.process.wait(30) == 2
+    node.process = None
+    return node.log.read_text()
+
+
+# --- the copy itself --------------------------------------------------------------------------
+
+
+GOOD = "node:\n  name: a\n  run_dir: run\ncluster:\n  password_file: secret\n"
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    (tmp_path / "secret").write_text(PASSWORD)
+    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "koi.conf").write_text(GOOD)
+    return tmp_path / "koi.conf"
+
+
+def kept(conf: Path) -> Copy:
+    """The copy, written into the folder `run` beside the file."""
+    copy = lastgood.read(str(conf), None)[1]
+    lastgood.keep(str(conf.parent / "run"), copy)
+    return copy
+
+
+@pytest.mark.parametrize("text, found", [
+    ("nodes:\n", "/run/koi"), ("node: {run_dir: /x, colour: 1}\n", "/x"), ("node:\n  run_dir: 'y'  # here\n  : :\n- a", "y"),
+    ("\0", "/run/koi"), ("node:\n  #run_dir: /x\n  - a: b: c", "/run/koi"), ("<<<\nnode:\n  run_dir: /a b\n", "/a b"),
+    ("node:\n  run_dir: [1]\n", "/run/koi"),
+])
+def test_run_dir_is_found_in_a_faulty_file(conf: Path, text: str, found: str) -> None:
+    conf.write_text(text)
+    with pytest.raises(ConfigError):
+        config.load(str(conf))
+    assert lastgood.run_dir(str(conf)) == os.path.join(conf.parent, found)
+    conf.unlink()
+    assert lastgood.run_dir(str(conf)) == "/run/koi"
+
+
+def test_the_copy_stands_in_for_its_own_file_only(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept(conf)
+    good = config.load(str(conf))
+    conf.write_text("node: []\n")
+    run = str(conf.parent / "run")
+    found = lastgood.stand_in(run, str(conf), None, ["it is faulty"])
+    assert (found.node, found.cluster, found.path) == (good.node, good.cluster, str(conf)) and "it is faulty" in found.stands_in
+    assert lastgood.stand_in(run, str(conf), "b", []).node.name == "b"
+    monkeypatch.chdir(conf.parent)
+    assert lastgood.stand_in(run, None, None, []).path == str(conf)
+    with pytest.raises(ConfigError, match="is a copy of another file"):
+        lastgood.stand_in(run, str(conf) + ".other", None, [])
+
+
+def test_the_copy_shows_the_file_below_its_first_line_and_the_password_nowhere_else(conf: Path) -> None:
+    copy = kept(conf)
+    place = conf.parent / "run" / COPY_NAME
+    assert subprocess.run(["tail", "-n", "+2", place], capture_output=True, check=True).stdout.decode() == GOOD
+    assert PASSWORD not in repr(copy) and PASSWORD in place.read_text()
+
+
+def test_a_copy_of_the_last_version_of_a_program_may_be_faulty_for_this_one(conf: Path) -> None:
+    copy = kept(conf)
+    lastgood.keep(str(conf.parent / "run"), Copy(copy.path, copy.content + b"  colour: red\n", copy.password))
+    with pytest.raises(ConfigError, match=rf"{COPY_NAME}, the copy of {conf}:6: cluster.colour: no such key"):
+        lastgood.stand_in(str(conf.parent / "run"), str(conf), None, [])
+
+
+def test_what_cannot_be_written_is_said_and_leaves_the_last_copy(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = kept(conf)
+    said: list[str] = []
+    monkeypatch.setattr(lastgood.log, "get", lambda: SimpleNamespace(error=said.append))
+    (conf.parent / "run" / f"{COPY_NAME}.new").mkdir()
+    lastgood.keep(str(conf.parent / "run"), copy)
+    assert len(said) == 1 and f"{COPY_NAME} cannot be written: Is a directory; if koinode is killed as a whole" in said[0]
+    assert lastgood.stand_in(str(conf.parent / "run"), str(conf), None, []).node.name == "a"
