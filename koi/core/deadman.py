@@ -113,7 +113,8 @@ class Watched(Facts):
         if not self.owes_demote:
             self.lost_at, self.forced = None, False
             return
-        self.lost_at = lost_since(self.lost_at, lease, now, self._on_the_way)
+        leaving = self._on_the_way and self.clean  # a lease of what was left is the electors' word, good whenever it comes
+        self.lost_at = lost_since(self.lost_at, lease, now, leaving)
         if overdue(self.lost_at, self._grace, now):
             self._kill_everything()
         elif must_leave(self.lost_at, self._grace, now) and not self._on_the_way:
@@ -131,7 +132,7 @@ class Watched(Facts):
         self._effects += (KillAll(what),)
         self._log(CRITICAL, f"{self.settings.name} was {what}: everything of it is killed; another node may be master now")
         self._fail(DEMOTE, None, self._grace, "", what)
-        self.overrun, self.last_stop, self.lost_at, self.forced = True, not self.stuck, None, False
+        self.overrun, self.last_stop, self.lost_at, self.forced, self.debt = True, not self.stuck, None, False, None
         self.ending = self.ending or self.action is not None
         self.become(FAILED, what)
         if self.settings.self_fence:

@@ -140,7 +140,7 @@ class Facts:
         What was left by a dead tree that held nothing has no lease to lose; after everything was killed nothing is left to
         do. A failure that is forgotten meanwhile stops no count that has begun (rule 6.4).
         """
-        counted = self.clean or self.lost_at is not None
+        counted = self.clean or self.debt is not None or self.lost_at is not None
         return self.promoted and counted and self.guarded and not self.overrun
 
     def report(self) -> ServiceState:

@@ -102,10 +102,10 @@ class Lease:
         return min((w.grace for w in self.words.values() if w.lease_epoch == epoch and w.grace is not None), default=None)
 
     def offered(self, now: float) -> Optional[tuple[int, float]]:
-        """An epoch that may begin: vouched for by a majority on one ledger version, and running (rule 6.2)."""
+        """An epoch that may begin: vouched for by a majority on one ledger version, without a hold, and running (rule 6.2)."""
         by_version: dict[Version, list[Word]] = {}
         for word in self.words.values():
-            if word.vouched and word.until is not None and word.until > now and not word.yielding:
+            if word.vouched and word.until is not None and word.until > now and not word.yielding and word.hold is None:
                 by_version.setdefault(self.same_version(word), []).append(word)
         for words in by_version.values():
             epoch = words[0].epoch

@@ -182,8 +182,8 @@ class Acceptor:
             return False
         if self._rival(report, now) or self._is_fenced(report):
             return False
-        if report.holding == ledger.epoch:
-            return True
+        if report.holding == ledger.epoch or (report.holding is None and report.lineage and self._frozen()):
+            return True  # under a hold also for what a dead tree left, so that it is demoted under a lease
         return report.ready and not ledger.yielding and self._young(now)
 
     def _young(self, now: float) -> bool:

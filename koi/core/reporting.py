@@ -1,8 +1,9 @@
 """What a runner tells the electors, and when (docs/protocol.md rule 5.1).
 
-A master each H, others each 3 H, at once when anything in it changes or when nudged. Every report goes to every
-elector under one number; the list of services travels only to an elector that does not know its digest. A long list is
-followed at once by a report without it, so that no lease hangs on a large datagram.
+Each H while there is a lease, a master's or that of what a dead tree left, else each 3 H; at once when anything in it
+changes or when nudged. Every report goes to every elector under one number; the list of services travels only to an elector
+that does not know its digest. A long list is followed at once by a report without it, so that no lease hangs on a large
+datagram.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Reporter:
         if now < self.due:
             return []
         runner = self.runner
-        beats = 1 if runner.holding is not None else IDLE_BEATS
+        beats = IDLE_BEATS if runner.holding is None and runner.told_lease is None else 1
         self.sent_at, self.due = now, now + beats * runner.timing.heartbeat
         lacking = [name for name in runner.settings.electors if self.digests.get(name) != digest]
         self.last = report = self._next(self._build(why, hears, digest, now), now)

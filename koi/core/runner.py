@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from koi.core import effects
-from koi.core.effects import Log, Remember, SetLease, Tell
+from koi.core.effects import Log, SetLease, Tell
+from koi.core.heir import Heir
 from koi.core.lease import UNLIMITED, Lease
-from koi.core.messages import ENDING, MAINTENANCE, State, Version, Vouch
+from koi.core.messages import State, Version, Vouch
 from koi.core.ordering import STARTED
 from koi.core.pipe import Failure, Held, Heritage, NodeCommand, ServiceState, Stopped
 from koi.core.recovery import Recovery
 from koi.core.reporting import Reporter
 from koi.core.timing import Timing
-from koi.core.upkeep import Upkept
 
-MAINTAINED = frozenset({MAINTENANCE, ENDING})
-"""The holds under which no script is run; what a dead tree left is demoted already while maintenance ends (rule 9.1)."""
 HOLD_WAIT_BEATS = 3
 """How many H a starting runner waits for an elector's word whether there is maintenance (rule 6.5)."""
 
@@ -49,7 +47,7 @@ class RunnerSettings:
     """Of its configuration, while it lasts."""
 
 
-class Runner(Upkept):
+class Runner(Heir):
     """The machine of one runner. Times are seconds of CLOCK_BOOTTIME."""
 
     def __init__(
@@ -181,38 +179,6 @@ class Runner(Upkept):
         out, self.out = self.out, []
         return out
 
-    def _look_at_left(self) -> None:
-        """Once all that a dead tree left is demoted and stopped, its lease is no longer counted (rule 6.4)."""
-        if self.left and self.all_demoted and not self.unclean:
-            self.left = False
-            self.out.append(SetLease(self.told_lease))
-
-    def _learn_hold(self, now: float) -> None:
-        """Rule 6.5: whether there is maintenance, from an elector, or from the state folder when none answers in time."""
-        frozen = self.lease.frozen(MAINTAINED if self.detached is not None or not self.left else frozenset({MAINTENANCE}))
-        if frozen is None and self.maintenance is None and now >= self.hold_wait_until:
-            frozen = self.settings.maintenance
-        if frozen is None or frozen == self.maintenance:
-            return
-        if self.maintenance is not None or frozen != self.settings.maintenance:
-            self.out.append(Remember(self.stopped, frozen))
-        if self.maintenance is None and self.left:
-            self._take_up(frozen)
-        self.maintenance = frozen
-        self._tell_held()
-
-    def _take_up(self, frozen: bool) -> None:
-        """What a detached tree held is held on in maintenance; else it counts as given up once all that was left is demoted.
-
-        What a tree left that died without maintenance stays as it is meanwhile too, but is not given up: the end of
-        maintenance waits until it is demoted.
-        """
-        detached, self.detached = self.detached, None
-        if frozen and detached is not None:
-            self.left, self.holding, self.awaits_lease = False, detached, True
-        elif detached is not None and (self.renounced is None or detached > self.renounced):
-            self.renounced = detached
-
     def _may_detach(self) -> bool:
         """Whether koinode may end and leave its services as they are: the electors' guards wait for it, or it holds nothing."""
         return self.stopping and self.maintenance is True and (self.holding is None or self.unlimited or self.awaits_lease)
@@ -237,6 +203,7 @@ class Runner(Upkept):
     def _count_lease(self, now: float) -> None:
         """Rule 6.1; section 7 for the hold."""
         if self.holding is None:
+            self._count_lease_of_left()
             return
         held = self.lease.held(self.holding)
         if held is not None:
@@ -250,8 +217,8 @@ class Runner(Upkept):
         self._set_lease(UNLIMITED if self.unlimited else self.lease_end)
         self.acknowledged = self.lease.ending(self.holding, now) or self.acknowledged
 
-    def _set_lease(self, end: Optional[float]) -> None:
-        grace = None if end is None else self.lease.grace(self.holding)
+    def _set_lease(self, end: Optional[float], epoch: Optional[int] = None) -> None:
+        grace = None if end is None else self.lease.grace(self.holding if epoch is None else epoch)
         if end == self.told_lease and grace in (None, self.told_grace):
             return
         if self.told_lease == UNLIMITED != end:  # the cell wakes nobody, and no worker looks at a lease without end

@@ -8,9 +8,9 @@ from typing import Any, Optional
 import pytest
 
 from koi.core import timing
+from koi.core.heir import MAINTAINED
 from koi.core.lease import REMEMBERED_REPORTS, Lease
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, State, Vouch
-from koi.core.runner import MAINTAINED
 from koi.core.timing import usable
 
 T = timing.derive(3.0)
@@ -136,6 +136,15 @@ def test_it_begins_only_with_a_majority_on_one_version(versions: tuple[Any, ...]
         if version is not None:
             one.hear(name, vouch(1, 5, version), 1.1)
     assert (one.offered(1.2) is not None) is begins
+
+
+@pytest.mark.parametrize("hold", [MAINTENANCE, ENDING, STUCK])
+def test_nothing_begins_under_a_hold(hold: str) -> None:
+    one = lease(1)
+    one.hear("a", vouch(1, hold=hold), 1.1)
+    assert one.ends(5) is not None and one.offered(1.2) is None
+    one.hear("a", vouch(2), 2.1)
+    assert one.offered(2.2) is not None
 
 
 def test_it_begins_only_while_the_lease_runs_and_nobody_says_yield() -> None:

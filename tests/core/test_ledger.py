@@ -191,6 +191,8 @@ def test_a_guard_that_was_down_when_the_hold_began_stays_down() -> None:
 # --- vouching (5.3) ---
 
 AGE = T.lease
+LEFT: dict[str, Any] = {"holding": None, "ready": False, "lineage": ("x0",)}
+"""What the successor of a dead tree reports until all that was left is demoted."""
 VOUCH = [
     # ledger, report, seconds since it was accepted -> vouches
     (X, {}, 0.0, True),
@@ -210,6 +212,14 @@ VOUCH = [
     (replace(X, yielding=True), {}, 99.0, True),
     (replace(X, yielding=True), {"holding": None}, 0.0, False),
     (replace(X, hold=MAINTENANCE), {}, 99.0, True),
+    *((replace(X, hold=hold), LEFT, 99.0, True) for hold in (MAINTENANCE, ENDING, STUCK)),
+    (replace(X, hold=STUCK, yielding=True), LEFT, 99.0, True),
+    (X, LEFT, 0.0, False),
+    (replace(X, hold=STUCK), {**LEFT, "lineage": ()}, 99.0, False),
+    (replace(X, hold=STUCK), {**LEFT, "holding": 4}, 99.0, False),
+    (replace(X, hold=STUCK), {**LEFT, "renounced": 5}, 99.0, False),
+    (replace(X, hold=STUCK), {**LEFT, "name": "y"}, 99.0, False),
+    (replace(X, hold=STUCK, fenced=Fenced("x", "x0", 5)), LEFT, 99.0, False),
     (replace(X, fenced=Fenced("x", "x1", 5)), {}, 0.0, False),
     (replace(X, fenced=Fenced("x", None, 5)), {}, 0.0, False),
     (replace(X, fenced=Fenced("x", "x0", 5)), {"lineage": ("x0",)}, 0.0, False),
@@ -223,6 +233,14 @@ def test_when_an_elector_vouches(ledger: Ledger, fields: dict[str, Any], age: fl
     one = acceptor(Ledger(4, "w"))
     assert one.offer((1, 2), ledger, 10.0)
     assert one.stands_for(report(**fields), 10.0 + age) is vouches
+
+
+def test_once_the_hold_may_be_over_it_vouches_no_more_for_what_was_left() -> None:
+    one = guarded(replace(X, hold=STUCK))
+    assert one.stands_for(report(**LEFT, boot="x2"), 1.0) is False, "x1 is not of its lineage"
+    assert one.stands_for(report(**{**LEFT, "lineage": ("x1",)}, boot="x2"), 1.0)
+    assert not one.offer((2, 1), OTHER_BOTH, 1.0)
+    assert not one.stands_for(report(**{**LEFT, "lineage": ("x1",)}, boot="x2"), 1.1)
 
 
 def test_while_a_ledger_is_pending_it_vouches_for_nobody() -> None:

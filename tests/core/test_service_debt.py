@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -11,10 +11,12 @@ from koi.core import effects
 from koi.core.deadman import decides_alone
 from koi.core.effects import KillAll, Log, SetLease
 from koi.core.facts import Debt
+from koi.core.messages import ENDING, MAINTENANCE, STUCK, Vouch
 from koi.core.pipe import Heritage, ServiceState
 from koi.core.service import Service
+from koi.core.timing import usable
 from tests.core.drive import SETTINGS, Drive, failures, has, order, scripts
-from tests.core.test_reporting import runner, service
+from tests.core.test_reporting import T, runner, service
 
 # The grace of SETTINGS is 1 s.
 
@@ -112,6 +114,27 @@ def test_in_maintenance_the_count_begins_with_its_end() -> None:
     assert scripts(drive.do(drive.service.begin)) == ["demote"] and drive.deadline() == 201.0
 
 
+def test_while_the_electors_vouch_for_what_was_left_its_demote_may_take_its_time() -> None:
+    """The runner writes their word into the lease cell; whether that comes before the first order or after it."""
+    drive = left(Debt(3.0, 2.0), 2.0)
+    assert scripts(drive.seen) == ["demote"] and drive.deadline() == 4.0
+    for now in (2.5, 4.5, 6.5):
+        drive.lease = now + 1.5
+        assert drive.at(now) == [] and drive.deadline() == drive.lease
+    assert drive.at(8.0) == [] and drive.deadline() == 9.0, "from the end of the lease"
+    assert has(drive.at(9.0), KillAll) and drive.deadline() is None
+    drive.do(drive.service.handle_timer)
+    assert drive.service.debt is None and drive.deadline() is None, "nothing is left to do"
+
+
+def test_a_lease_of_what_was_left_that_comes_back_is_good_again() -> None:
+    drive = left(Debt(3.0, 2.0), 2.0)
+    drive.at(3.5)
+    drive.lease = 4.5
+    assert drive.at(3.9) == [] and drive.deadline() == 4.5
+    assert scripts(drive.ended()) == ["stop"] and drive.deadline() is None
+
+
 def test_a_worker_that_is_not_told_of_maintenance_decides_while_a_demote_is_still_possible() -> None:
     assert decides_alone(Debt(3.0, 1.0), 1.0) == 3.75
     assert decides_alone(Debt(3.0, 9.0), 1.0) == 9.75
@@ -126,6 +149,24 @@ def test_the_dead_trees_lease_counts_no_more_once_all_is_demoted_and_stopped() -
     told = [*one.start(100.0), *one.service(word, 100.1)]
     assert not has(told, SetLease), "the run folder keeps the end of the dead tree's lease"
     assert SetLease(None) in one.service(service("Stopped"), 100.2)
+
+
+@pytest.mark.parametrize("hold, counts", [(MAINTENANCE, False), (ENDING, True), (STUCK, True), (None, True)])
+def test_what_electors_vouch_for_what_was_left_is_its_lease(hold: Optional[str], counts: bool) -> None:
+    """A majority of them, counted from the sending of the report, until all is demoted and stopped; in maintenance it waits."""
+    one = runner(Heritage(("old",), None, 7, unclean=True))
+    told = [*one.start(100.0), *one.service(replace(service("Demoting", promoted=True), clean=False), 100.1)]
+    vouch = Vouch(7, (1, 2), "boot-of-x", 1, T.lease, 0.5, hold=hold)
+    told += one.receive("a", vouch, 100.2)
+    assert not has(told, SetLease)
+    told += one.receive("b", vouch, 100.3)
+    assert [e for e in told if isinstance(e, SetLease)] == [SetLease(100.0 + usable(T.lease), 0.5)] * counts
+    assert one.holding is None and one.told_renounced is None
+    now = one.reporter.due
+    one.handle_timer(now)
+    assert one.reporter.due == pytest.approx(now + (1 if counts else 3) * T.heartbeat)
+    assert SetLease(None) in one.service(service("Stopped"), 100.4)
+    assert one.told_lease is None and one.holding is None
 
 
 def test_a_runner_that_finds_nothing_left_says_what_its_lease_is() -> None:

@@ -133,6 +133,35 @@ def test_an_orderly_stop_leaves_no_lease(make: Make) -> None:
     assert node.stop() == 0 and list((node.folder / "run").iterdir()) == []
 
 
+@pytest.mark.parametrize("hold", ["maintenance", "stuck"])
+def test_what_was_left_under_a_hold_may_take_its_time_to_demote(make: Make, tmp_path: Path, hold: str) -> None:
+    """Longer than demote_grace: it was killed, and the node fenced, although nobody else could be promoted."""
+    slow = f"[ -e {tmp_path}/mended ] || exit 1\nsleep 2\ntouch {tmp_path}/$KOI_NODE.demoted"
+    cluster = make(promote="", demote=slow, stop=f"[ -e {tmp_path}/mended ] || exit 1")
+    node = cluster[cluster.wait_master()]
+    if hold == "stuck":
+        with node.client() as client:
+            client.promote(next(name for name in "abc" if name != node.name), no_wait=True)
+        until("the hold", lambda: cluster.status().get("cluster", {}).get("hold") == "stuck")
+    (tmp_path / "mended").touch()
+    node.kill_koi()
+    if hold == "maintenance":
+        with cluster.any().client() as client:
+            client.maintenance(True)
+    node.start()
+    if hold == "maintenance":
+        until("it says that it is frozen", lambda: "there is maintenance, so it stays as it is" in node.log.read_text())
+        with cluster.any().client() as client:
+            assert "maintenance is off" in client.maintenance(False)["message"]
+    until("it is demoted", lambda: (tmp_path / f"{node.name}.demoted").exists())
+    until("it is back", lambda: any(n["name"] == node.name and n["state"] in ("Backup", "Master")
+                                    for n in cluster.status().get("nodes", ())))
+    said = node.log.read_text()
+    assert "not demoted within" not in said and not (tmp_path / f"{node.name}.fenced").exists()
+    cluster.wait_master()
+    assert cluster.overlaps() == []
+
+
 # --- a worker alone ---------------------------------------------------------------------------
 
 

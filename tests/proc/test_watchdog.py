@@ -11,14 +11,17 @@ import signal
 import struct
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from koi import log
-from koi.core.messages import ENDING, MAINTENANCE, ServiceInfo, State
+from koi.core.messages import ENDING, MAINTENANCE, STUCK, ServiceInfo, State, Vouch
 from koi.core.pipe import Heritage, ServiceState
+from koi.core.timing import usable
 from koi.proc import watchdog
-from koi.proc.runner import exposed
+from koi.proc.runner import RunnerProcess, exposed
 from koi.proc.watchdog import WDIOC_GETTIMEOUT, WDIOC_SETTIMEOUT, Watchdog
 from tests.cluster import RealCluster, until
 from tests.core.test_reporting import runner
@@ -174,6 +177,20 @@ def test_in_maintenance_a_machine_is_not_reset_for_what_a_dead_tree_left() -> No
         version = (1, 2 if hold == MAINTENANCE else 3)
         one.receive("a", State("boot-of-x", 1, version, leader="a", master="x", epoch=7, hold=hold), 100.1)
         assert one.left and exposed(one) is is_exposed
+
+
+def test_it_is_fed_while_electors_vouch_for_what_was_left() -> None:
+    one = runner(Heritage(("old",), None, 7, unclean=True))
+    one.start(100.0)
+    looks: list[tuple[Any, ...]] = []
+    shell = SimpleNamespace(
+        machine=one, context=SimpleNamespace(cell=SimpleNamespace(grace=0.5)),
+        watchdog=SimpleNamespace(look=lambda *words: looks.append(words), trouble=""),
+    )
+    for number, name in enumerate("ab", 1):
+        one.receive(name, Vouch(7, (1, 2), "boot-of-x", 1, 1.0, 0.5, hold=STUCK), 100.1)
+        RunnerProcess._write_watchdog(shell, 100.1)  # type: ignore[arg-type]
+        assert looks[-1] == (100.1, 100.0 + usable(1.0) if number == 2 else 0.0, 0.5)
 
 
 def test_a_machine_is_not_reset_for_a_stop_that_takes_its_time_once_all_is_demoted() -> None:

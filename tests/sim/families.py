@@ -195,6 +195,39 @@ def dead_trees(plan: Plan) -> None:
     plan.world.at(SETTLED_S / 2 + random.random(), kill)
 
 
+def left_under_hold(plan: Plan) -> None:
+    """Everything of the master is killed, maintenance begins, and ends while what was left demotes slowly; then its node is cut
+    off, or loses processes, and the hold is ended by force: the lease of what was left has an end."""
+    cluster, timing, random = plan.cluster, plan.cluster.timing, plan.random
+    host = cluster.hosts[MASTER]
+
+    def command(on: bool, force: bool = False) -> None:
+        leader = leader_of(cluster)
+        if leader is not None:
+            plan.send(leader, "maintenance", None, force, on)
+
+    def scenario() -> None:
+        _ready(plan)
+        host.scripts.seconds["demote"] = (timing.grace, 6 * timing.grace)
+        host.kill_tree(random.uniform(0.3, 1.0) * timing.lease)
+        plan.world.after(random.uniform(0.0, 0.3), command, True)
+        plan.world.after(5.0, command, False)
+        plan.world.after(5.0 + random.uniform(0.1, 1.5), disturb)
+
+    def disturb() -> None:
+        links = [(MASTER, name) for name in cluster.hosts if name != MASTER]
+        fault = random.choice((host.kill_runner, lambda: host.kill_tree(0.3), lambda: host.kill_worker("vip"), lambda: None))
+        if random.random() < 0.8:
+            cluster.network.part(*links)
+        fault()
+        if random.random() < 0.3:
+            cluster.hosts[random.choice(cluster.electors)].kill_elector()
+        plan.world.after(random.uniform(0.0, 1.0), command, False, True)
+        plan.world.after(12.0, cluster.network.heal)
+
+    _begin(plan, scenario)
+
+
 def one_sided(plan: Plan) -> None:
     """Links that work in one direction only, others every moment; clocks as far apart as they may be; disks that fill up."""
     network, random, names = plan.cluster.network, plan.random, list(plan.cluster.hosts)

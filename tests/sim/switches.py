@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from koi.core.elector import Elector
+from koi.core.lease import UNLIMITED
 from koi.core.messages import Ledger, Version
 from koi.core.ordering import demoted
 from koi.core.runner import Runner
@@ -86,6 +87,18 @@ def no_renounce(machine: Runner) -> None:
     machine._renounce_if_demoted = early  # type: ignore[method-assign]
 
 
+def no_end_of_left_lease(machine: Runner) -> None:
+    """What a dead tree left under a hold is taken for held as long as the hold was once heard of."""
+    count, write = machine._count_lease_of_left, machine._set_lease
+
+    def endless() -> None:
+        machine._set_lease = lambda end, epoch=None: write(UNLIMITED, epoch)  # type: ignore[method-assign]
+        count()
+        machine._set_lease = write  # type: ignore[method-assign]
+
+    machine._count_lease_of_left = endless  # type: ignore[method-assign]
+
+
 ELECTOR: dict[str, Callable[[Any], None]] = {
     "guard": no_guard,
     "accept rule": no_accept_rule,
@@ -97,13 +110,14 @@ RUNNER: dict[str, Callable[[Any], None]] = {
     "counting from sending": no_counting_from_sending,
     "one version to begin": no_one_version,
     "renounce": no_renounce,
+    "end of what was left": no_end_of_left_lease,
 }
 OTHERS = ("blank start", "majority", "dead tree's debt")
 """Turned off where the cluster is built: blank_rule, quorum and debt_rule."""
 
 SAFETY = (
     "guard", "blank start", "majority", "counting from sending", "accept rule", "renounce", "own promise first",
-    "one version to begin", "dead tree's debt",
+    "one version to begin", "dead tree's debt", "end of what was left",
 )
 NAMES = (*ELECTOR, *RUNNER, *OTHERS)
 

@@ -87,6 +87,48 @@ def test_a_stuck_node_that_starts_again_is_not_taken_for_clean() -> None:
     scene.until(lambda: settled(scene.cluster), 30.0)
 
 
+@pytest.mark.parametrize("hold", ["maintenance", "stuck"])
+def test_what_was_left_may_take_its_time_to_demote_while_a_hold_keeps_all_others_away(hold: str) -> None:
+    """One grace was counted from the start of koinode, or from the end of maintenance: it was killed for nobody's sake."""
+    scene = Scene()
+    host = scene.host("a")
+    host.scripts.seconds["demote"] = (4.0, 4.0)
+    leave_under(scene, hold)
+    scene.until(lambda: settled(scene.cluster), 30.0)
+    text = "\n".join(scene.world.trace)
+    assert "demote ended: 0" in text and "everything killed: not demoted" not in text
+
+
+@pytest.mark.parametrize("hold", ["maintenance", "stuck"])
+def test_what_was_left_under_a_hold_is_killed_in_time_once_the_electors_are_silent(hold: str) -> None:
+    scene = Scene()
+    host = scene.host("a")
+    host.scripts.seconds["demote"] = (4.0, 4.0)
+    leave_under(scene, hold)
+    scene.until(lambda: host.workers and all(worker.machine.action == "demote" for worker in host.workers.values()))
+    scene.run(0.5)
+    scene.cluster.network.partition([{"a"}, {"b", "c"}])
+    timing = scene.cluster.timing
+    scene.until(lambda: not scene.cluster.watch.active.get("a"), timing.lease + timing.grace + 0.1)
+    assert "everything killed: not demoted" in "\n".join(scene.world.trace)
+
+
+def leave_under(scene: Scene, hold: str) -> None:
+    """Node a was killed as a whole, came back in maintenance, and that ends; or it was stuck, and is killed and started again."""
+    host = scene.host("a")
+    if hold == "maintenance":
+        host.kill_tree(1.0)
+        scene.send("maintenance", on=True)
+        scene.run(5.0)
+        scene.send("maintenance")
+    else:
+        host.scripts.failing.update(demote=1.0, stop=1.0)
+        scene.send("promote", "c")
+        scene.until(lambda: scene.hold() == "stuck" and host.cell == math.inf)
+        host.kill_tree(0.3)
+        host.scripts.failing.clear()
+
+
 def test_a_stuck_node_that_was_switched_off_and_on_ends_the_hold() -> None:
     """Nothing of it can be active any more, and it says so: nobody has to use force."""
     scene = Scene(stuck="hold")

@@ -30,6 +30,7 @@ UNSAFE: dict[str, tuple[int, Callable[[Plan], None], Shape]] = {
     "counting from sending": (5, families.late_answers, families.SHAPE),
     "own promise first": (5, families.lost_promise, families.SHAPE),
     "dead tree's debt": (10, families.dead_trees, None),
+    "end of what was left": (10, families.left_under_hold, families.SHAPE),
 }
 """Rule -> seeds within which two masters, two leaders of a term or the like are found, by which faults, in which shape."""
 

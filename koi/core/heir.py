@@ -1,0 +1,78 @@
+"""What a runner does about what a koinode before it left (docs/protocol.md rules 5.3, 6.4 and 6.5).
+
+Rule: what a detached tree held is held on, what a dead one left is demoted and stopped before anything is claimed; neither is
+touched before it is known whether there is maintenance.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+from koi.core.effects import Remember, SetLease
+from koi.core.lease import Lease
+from koi.core.messages import ENDING, MAINTENANCE
+from koi.core.upkeep import Upkept
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAINTAINED = frozenset({MAINTENANCE, ENDING})
+"""The holds under which no script is run; what a dead tree left is demoted already while maintenance ends (rule 9.1)."""
+
+
+class Heir(Upkept):
+    """A node that may find something left."""
+
+    lease: Lease
+    left: bool
+    detached: Optional[int]
+    renounced: Optional[int]
+    awaits_lease: bool
+    told_lease: Optional[float]
+    hold_wait_until: float
+    root_lost: bool
+    if TYPE_CHECKING:
+        _tell_held: Callable[[], None]
+        _set_lease: Callable[[Optional[float], Optional[int]], None]
+
+    def _look_at_left(self) -> None:
+        """Once all that a dead tree left is demoted and stopped, its lease is no longer counted (rule 6.4)."""
+        if self.left and self.all_demoted and not self.unclean:
+            self.left = False
+            self.told_lease = None if self.holding is None else self.told_lease
+            self.out.append(SetLease(self.told_lease))
+
+    def _learn_hold(self, now: float) -> None:
+        """Rule 6.5: whether there is maintenance, from an elector, or from the state folder when none answers in time."""
+        frozen = self.lease.frozen(MAINTAINED if self.detached is not None or not self.left else frozenset({MAINTENANCE}))
+        if frozen is None and self.maintenance is None and now >= self.hold_wait_until:
+            frozen = self.settings.maintenance
+        if frozen is None or frozen == self.maintenance:
+            return
+        if self.maintenance is not None or frozen != self.settings.maintenance:
+            self.out.append(Remember(self.stopped, frozen))
+        if self.maintenance is None and self.left:
+            self._take_up(frozen)
+        self.maintenance = frozen
+        self._tell_held()
+
+    def _take_up(self, frozen: bool) -> None:
+        """What a detached tree held is held on in maintenance; else it counts as given up once all that was left is demoted.
+
+        What a tree left that died without maintenance stays as it is meanwhile too, but is not given up: the end of
+        maintenance waits until it is demoted.
+        """
+        detached, self.detached = self.detached, None
+        if frozen and detached is not None:
+            self.left, self.holding, self.awaits_lease = False, detached, True
+        elif detached is not None and (self.renounced is None or detached > self.renounced):
+            self.renounced = detached
+
+    def _count_lease_of_left(self) -> None:
+        """Under a hold the electors vouch for what a dead tree left, so that its demote may take its time (rules 5.3 and 6.4)."""
+        newest = self.lease.newest()
+        if not self.left or self.maintenance is not False or newest is None or self.root_lost:
+            return
+        end = self.lease.ends(newest.epoch)
+        if end is not None:
+            self._set_lease(end, newest.epoch)
