@@ -24,12 +24,17 @@ class Frozen(Watched):
     @property
     def _may_act(self) -> bool:
         """Whether scripts may be begun: not in maintenance, unless the lease is lost (rule 7)."""
-        return not self.frozen or self.lost_at is not None
+        return not self.frozen or self.lost_at is not None or self._owes_last_stop
 
     @property
     def _must_let_go(self) -> bool:
         """Whether the lease was lost although the service is frozen, and something must be done about it."""
-        return self.forced or (self.action == PROMOTE and self.lost_at is not None)
+        return self.forced or (self.action == PROMOTE and self.lost_at is not None) or self._owes_last_stop
+
+    @property
+    def _owes_last_stop(self) -> bool:
+        """Everything of it was killed: nothing stays as it is any more, and a worker whose root is gone ends after `stop`."""
+        return self.overrun and self.last_stop
 
     def _postpone(self, action: str, why: str) -> None:
         """The script that follows on one that ended in maintenance."""

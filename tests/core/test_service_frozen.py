@@ -83,6 +83,29 @@ def test_a_lost_lease_is_stronger_than_maintenance() -> None:
     assert scripts(drive.at(100.0 + SETTINGS.grace / 4)) == ["demote"]
 
 
+def test_a_worker_whose_root_is_gone_ends_although_its_demote_hung_in_maintenance() -> None:
+    """Found by the simulator, seed 911906: it was killed, and the last stop waited for the end of maintenance, which nobody
+    could tell any more; so the worker never ended, and the next koinode waited for it."""
+    drive = promoted(lease=5.0)
+    freeze(drive)
+    drive.order("stopped")  # its own farewell: root is gone
+    assert not drive.service.settled and scripts(drive.at(5.25)) == ["demote"]
+    assert has(drive.at(6.0), KillAll) and not drive.service.settled
+    assert scripts(drive.ended(-9)) == ["stop"]
+    drive.ended(0)
+    assert drive.service.settled and not drive.service.promoted
+
+
+def test_what_was_killed_before_it_was_taken_over_stays_as_it_is_in_maintenance() -> None:
+    drive = promoted(lease=5.0)
+    drive.at(5.25)
+    drive.at(6.0)
+    told = drive.service.report()
+    successor = Drive(Service.adopted(SETTINGS, told), begin=False)
+    successor.service.frozen, successor.service.guarded = True, False
+    assert successor.service.last_stop and scripts(successor.do(successor.service.begin)) == []
+
+
 def test_a_promote_without_a_lease_is_killed_and_undone_in_maintenance_too() -> None:
     drive = in_state("Promoting")
     drive.lease = 50.0
