@@ -352,11 +352,11 @@ class Runner(Heir):
         return "" if heard >= self.settings.majority else f"hears {heard} of {len(self.settings.electors)} electors"
 
     def _watch_demote(self, state: ServiceState) -> None:
-        seconds = state.demote_seconds
-        if seconds is None or seconds <= self.timing.grace / 2:
+        seconds, grace = state.demote_seconds, min(self.timing.grace, self.told_grace)  # the electors' may be the shorter
+        if seconds is None or seconds <= grace / 2:
             return
         text = (
-            f"demote of {state.info.name} took {seconds:.1f} s, more than half of demote_grace ({self.timing.grace:g} s):"
+            f"demote of {state.info.name} took {seconds:.1f} s, more than half of demote_grace ({grace:g} s):"
             " were the lease lost, it would be killed at its end; raise time.demote_grace or time.failover"
         )
         self._warn(text)

@@ -51,7 +51,6 @@ class Takeover:
         _line: Callable[[str], Callable[[str], None]]
         _keep: Callable[[Tail], None]
         _closed: Callable[[Tail], None]
-        _scripts: Callable[[], set[str]]
         _program_ended: Callable[[str, Program], None]
     waits = False
     """Nothing is touched before the runner says whether there is maintenance."""
@@ -143,7 +142,7 @@ class Takeover:
         """End what nobody waits for any more, keep the pipes of the rest. A `spared` program needs its children."""
         found = [one for one in leftovers.find(self.mark) if spared is None or one.action != RUN]
         interrupted = self._last.info.action if self._last is not None else None
-        rest = leftovers.unfinished(found, self._scripts(), interrupted)
+        rest = leftovers.unfinished(found, interrupted)
         self._keep_pipes([one for one in found if one not in rest])
         if rest:
             log.get().warning(f"ends {len(rest)} processes that an earlier worker of {self.settings.name} left")

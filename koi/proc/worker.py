@@ -376,10 +376,6 @@ class Worker(Takeover):
         if tail in self.tails:
             self.tails.remove(tail)
 
-    def _scripts(self) -> set[str]:
-        """The paths by which the service's scripts are known among the processes."""
-        return {self.definition.command(action)[0] for action in (*catalog.ACTIONS, RUN, WATCH)}
-
 
 EFFECTS: Mapping[type, Callable[[Worker, Any], None]] = {
     Become: Worker._become,

@@ -141,7 +141,7 @@ def _no_service(entry: os.DirEntry[str]) -> Optional[str]:
         return "its name ends in ~"
     if entry.name.startswith("#") and entry.name.endswith("#"):
         return "its name is that of an editor's copy"
-    if not NAME.fullmatch(_split(entry.name)[0]):
+    if not NAME.fullmatch(split(entry.name)[0]):
         return "a service's name has letters, digits, - and _ only, 63 at most, and begins with a letter or digit"
     if entry.is_dir():
         return None
@@ -150,13 +150,14 @@ def _no_service(entry: os.DirEntry[str]) -> Optional[str]:
     return None if os.access(entry.path, os.X_OK) else "it is not executable (chmod +x makes it a service)"
 
 
-def _split(name: str) -> tuple[str, Optional[int]]:
+def split(name: str) -> tuple[str, Optional[int]]:
+    """The name of a service and its priority, from that of its folder or file."""
     match = PRIORITY.fullmatch(name)
     return (match[2], int(match[1])) if match else (name, None)
 
 
 def _define(entry: os.DirEntry[str]) -> Definition:
-    name, priority = _split(entry.name)
+    name, priority = split(entry.name)
     if not entry.is_dir():
         return Definition(name, priority, entry.path, FILE, frozenset(ACTIONS))
     try:

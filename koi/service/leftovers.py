@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from koi.proc.loop import Loop
+from koi.service import catalog
 
 MAX_ROUNDS = 4
 """A process that forks while it is looked for is found in the next round."""
@@ -42,8 +43,15 @@ class Mark:
         """Whether a process with this environment belongs to the service."""
         if not all(entry in environ for entry in self.entries()):
             return False
-        place = next((entry[16:] for entry in environ if entry.startswith(b"KOI_SERVICE_DIR=")), b"")
-        return os.fsencode(self.folder) in (place, os.path.dirname(place))
+        place = _value(environ, "KOI_SERVICE_DIR")
+        return self.folder in (place, os.path.dirname(place))
+
+    def is_script(self, place: str, action: str, command: Iterable[str]) -> bool:
+        """Whether this is a script of the service itself, by where it lay when it was started: `place` is KOI_SERVICE_DIR."""
+        if place != self.folder:
+            return os.path.join(place, action) in command
+        inside = [os.path.basename(word) for word in command if os.path.dirname(word) == place]
+        return any(catalog.split(name)[0] == self.service for name in inside)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Leftover:
     command: tuple[str, ...]
     leads: bool
     """It leads a session, as every script does; what a script leaves in the background does not, or runs another program."""
+    script: bool = False
+    """It runs a script of the service, also one that has been renamed since."""
 
 
 def find(mark: Mark) -> list[Leftover]:
@@ -66,10 +76,17 @@ def find(mark: Mark) -> list[Leftover]:
         if name.isdigit() and int(name) not in spared:
             environ = _read(f"/proc/{name}/environ").split(b"\0")
             if mark.owns(environ):
-                action = next((e[11:] for e in environ if e.startswith(b"KOI_ACTION=")), b"")
-                command = _read(f"/proc/{name}/cmdline").rstrip(b"\0").split(b"\0")
-                found.append(Leftover(int(name), os.fsdecode(action), tuple(map(os.fsdecode, command)), _leads(int(name))))
+                action = _value(environ, "KOI_ACTION")
+                command = tuple(map(os.fsdecode, _read(f"/proc/{name}/cmdline").rstrip(b"\0").split(b"\0")))
+                script = mark.is_script(_value(environ, "KOI_SERVICE_DIR"), action, command)
+                found.append(Leftover(int(name), action, command, _leads(int(name)), script))
     return found
+
+
+def _value(environ: list[bytes], name: str) -> str:
+    """Of a variable; empty when it is not there."""
+    start = os.fsencode(name) + b"="
+    return os.fsdecode(next((entry[len(start):] for entry in environ if entry.startswith(start)), b""))
 
 
 def kill(mark: Mark) -> list[int]:
@@ -90,13 +107,13 @@ def of_action(marks: Iterable[Mark], action: str) -> list[int]:
     return [one.pid for mark in marks for one in find(mark) if one.action == action]
 
 
-def unfinished(found: list[Leftover], scripts: set[str], interrupted: Optional[str]) -> list[Leftover]:
+def unfinished(found: list[Leftover], interrupted: Optional[str]) -> list[Leftover]:
     """Of what a dead worker left, what nobody waits for any more: programs, scripts, and all of the interrupted action.
 
-    `scripts` are the paths of the service's scripts. A daemon that a script has left lives on.
+    A daemon that a script has left lives on.
     """
     useless = NEVER_LEFT | {interrupted}
-    return [one for one in found if one.action in useless or (one.leads and scripts.intersection(one.command))]
+    return [one for one in found if one.action in useless or (one.leads and one.script)]
 
 
 def pipes(found: list[Leftover]) -> list[int]:

@@ -211,3 +211,16 @@ def test_so_many_warnings_are_carried_each_once() -> None:
     texts = [f"warning {n}" for n in range(MAX_WARNINGS + 2)]
     assert all(one.reporter.warn(text) for text in texts) and not one.reporter.warn(texts[-1])
     assert one.reporter.warnings == tuple(texts[-MAX_WARNINGS:])
+
+
+@pytest.mark.parametrize("vouched, warns", [(None, False), (T.grace, False), (T.grace / 2, True)])
+def test_a_slow_demote_is_measured_by_the_electors_grace(vouched: float | None, warns: bool) -> None:
+    """This node's own was raised, those of the electors not yet: they count, and the warning did not come."""
+    one = runner()
+    one.start(100.0)
+    if vouched is not None:
+        one.holding, one.lease_end = 7, 101.0
+        for name in ("a", "b"):
+            one.receive(name, Vouch(7, (1, 2), "boot-of-x", 1, T.lease, vouched), 100.1)
+    one.service(replace(service("Started"), demote_seconds=0.4 * T.grace), 100.2)
+    assert [f"({T.grace / 2:g} s)" in text for text in one.reporter.warnings] == [True] * warns

@@ -73,13 +73,39 @@ def test_never_itself_or_its_ancestors() -> None:
 
 
 def test_what_nobody_waits_for_any_more() -> None:
-    daemon, script = Leftover(1, "start", ("mysqld",), True), Leftover(2, "promote", ("/bin/sh", "/s/promote"), True)
+    daemon, script = Leftover(1, "start", ("mysqld",), True), Leftover(2, "promote", ("/bin/sh", "/s/promote"), True, True)
     program, child = Leftover(3, "run", ("web",), True), Leftover(4, "promote", ("sleep", "9"), False)
-    background = Leftover(5, "start", ("/bin/sh", "/s/start"), False)
+    background = Leftover(5, "start", ("/bin/sh", "/s/start"), False, True)
     found = [daemon, script, program, child, background]
-    scripts = {"/s/start", "/s/promote"}
-    assert leftovers.unfinished(found, scripts, None) == [script, program]
-    assert leftovers.unfinished(found, scripts, "promote") == [script, program, child]
+    assert leftovers.unfinished(found, None) == [script, program]
+    assert leftovers.unfinished(found, "promote") == [script, program, child]
+
+
+@pytest.mark.parametrize("place, action, command, is_script", [
+    ("/s/10-db", "promote", ("/bin/sh", "/s/10-db/promote"), True),
+    ("/s/10-db", "promote", ("/s/10-db/promote",), True),
+    ("/s/10-db", "start", ("/s/10-db/promote",), False),
+    ("/s/10-db", "start", ("/s/10-db/db", "--start"), False),
+    ("/s", "promote", ("/bin/sh", "/s/20-db", "promote"), True),
+    ("/s", "promote", ("/bin/sh", "/s/db", "promote"), True),
+    ("/s", "promote", ("/bin/sh", "/s/10-web", "promote"), False),
+    ("/s", "promote", ("/usr/bin/db",), False),
+])
+def test_a_script_is_known_by_where_it_lay(place: str, action: str, command: tuple[str, ...], is_script: bool) -> None:
+    """Found: only where it lies now was known; after a renaming a `promote` that still ran was not ended before `demote`."""
+    assert Mark("/s", "db", "a", 13).is_script(place, action, command) is is_script
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_script_that_runs_is_found_as_such_also_after_a_renaming(runner: Runner, mark: Mark, renamed: bool) -> None:
+    folder = runner.folder / "10-db"
+    folder.mkdir()
+    path = runner.write("sleep 60 & wait", "10-db/promote")
+    runner.start_path(path, **environment(replace(mark, folder=str(folder)), "promote"))
+    if renamed:
+        folder.rename(runner.folder / "30-db")
+    found = until(lambda: [one for one in leftovers.find(mark) if path in one.command and one.leads])
+    assert leftovers.unfinished(found, None) == found
 
 
 def test_the_next_worker_reads_what_a_daemon_prints(runner: Runner, mark: Mark, tmp_path: Path) -> None:
