@@ -88,7 +88,9 @@ class Takeover:
             (self._take_over if on else self._begin_anew)()
         elif not on and self.took_over:
             self.took_over = False
-            self._end_rest(self.program.pid if self.program is not None else None, self._thawed)
+            self._post(lambda: self.service.freeze(False, *self._now()))  # it counts from now on (rule 6.4)
+            self._work()
+            self._end_rest(self.program.pid if self.program is not None else None, self._begun)
         else:
             self._post(lambda: self.service.freeze(on, *self._now()))
 
@@ -190,10 +192,6 @@ class Takeover:
             except OSError:
                 log.get().info(f"the program of {self.settings.name} has just ended")
         self.service.program_gone = self.definition.is_run and self.service.state in QUIET
-
-    def _thawed(self) -> None:
-        self._post(lambda: self.service.freeze(False, *self._now()))
-        self._begun()
 
     # --- the end ---
 

@@ -24,6 +24,7 @@ from koi.proc import leasefile, treefile
 from koi.proc.leasefile import LEASE_NAME, LeaseFile
 from koi.proc.loop import now
 from koi.proc.treefile import Tree
+from koi.service import leftovers
 from tests.cluster import RealCluster, beneath, send, until
 from tests.core.test_reporting import service
 from tests.proc.lone_worker import Lone
@@ -232,6 +233,30 @@ def test_what_a_tree_left_that_died_before_maintenance_is_demoted_after_it(lone:
     assert state is not None and state.promoted and not state.clean and lone.actions() == []
     lone.send(Freeze(False))
     wait(lambda: lone.actions() == ["demote", "stop"], what="demoted and stopped")
+
+
+def test_the_grace_counts_from_the_end_of_maintenance_although_a_program_will_not_end(lone: Lone) -> None:
+    """Found: it counted only once what was left of the program had ended, up to stop_timeout later; who ends a hold by force
+    waits no longer than the guard."""
+    lone.script("run", f"(trap '' TERM; echo $$ > {lone.folder}/pid; while :; do sleep 0.05; done) &\nwait")
+    lone.fork()
+    lone.lease(math.inf)
+    lone.order("promoted")
+    lone.until("Promoted")
+    wait(lambda: (lone.folder / "pid").exists() and (lone.folder / "pid").read_text().strip())
+    assert lone.pid is not None
+    left = leftovers.find(leftovers.Mark(str(lone.services), "db", "a", 13))
+    send([lone.pid, *(one.pid for one in left if one.leads)], signal.SIGKILL)
+    os.waitpid(lone.pid, 0)
+    lone.cell.write(None)
+    lone.said.clear()
+    lone.fork(unclean=True, frozen=None, debt=Debt(now(), now()))
+    lone.send(Freeze(True))
+    wait(lambda: "there is maintenance" in lone.log())
+    thawed = now()
+    lone.send(Freeze(False))
+    lone.until("Failed")
+    assert now() - thawed < 30 and "not demoted within 1.14 s" in lone.log()
 
 
 # --- the file ---------------------------------------------------------------------------------
