@@ -26,7 +26,7 @@ from koi.proc.family import Family, Main, how_it_ended
 from koi.proc.heart import Heart
 from koi.proc.lastgood import Copy
 from koi.proc.link import loads
-from koi.proc.loop import Loop, now
+from koi.proc.loop import Loop, disregard, now
 from koi.proc.reload import Outcome, Reconfigure, Reconfigured, Reread
 from koi.proc.shutdown import RUNNING, Shutdown
 from koi.proc.supervise import Child
@@ -124,6 +124,7 @@ class Root:
         self.loop.on_signal(signal.SIGINT, lambda: self._stop("SIGINT"))
         self.loop.on_signal(signal.SIGHUP, lambda: self._reload("SIGHUP"))
         self.loop.on_signal(signal.SIGUSR1, lambda: self._reload("SIGUSR1"))
+        signal.signal(signal.SIGUSR2, disregard)
         self.loop.on_signal(signal.SIGCHLD, self._reap)
         self.loop.on_turn = partial(self.family.signs.show, ROOT)
         gc.collect()
@@ -243,7 +244,8 @@ class Root:
         if self._on_up is None or not all(child.pulse is not None and child.pulse.answered for child in needed):
             return
         on_up, self._on_up = self._on_up, None
-        log.get().info(f"koinode {__version__} is up with {len(self.definitions)} services")
+        many = len(self.definitions)
+        log.get().info(f"koinode {__version__} is up with {many} service{'' if many == 1 else 's'}")
         self.notifier.tell("READY=1")
         on_up()
 

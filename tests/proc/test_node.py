@@ -243,7 +243,7 @@ def test_sysv_start_status_restart_stop(node: Node) -> None:
     node.configure("time: {status_interval: 7s}\n")
     assert service("reload") == 0, service.output
     until(lambda: "SIGHUP: applied time.status_interval" in (node.folder / "log").read_text())
-    assert node.root() == root
+    assert service("force-reload") == 0 and node.root() == root, "what can be reloaded is not restarted for it"
     assert service("restart") == 0, service.output
     assert is_gone(root) and node.root() != root
     assert service("stop") == 0 and is_gone(node.pids()["runner"])
@@ -283,7 +283,8 @@ def test_sysv_after_a_crash_of_all_starts_also_with_a_faulty_configuration(node:
 @needs_ssd
 def test_sysv_exit_codes_of_what_cannot_be_done(node: Node) -> None:
     service = Service(node)
-    assert service("reload") == 7 and "not running" in service.output
+    for verb in ("reload", "force-reload"):
+        assert service(verb) == 7 and "not running" in service.output
     assert service() == 2 and "Usage" in service.output
     assert service("dance") == 2
     node.configure("what: 3\n")

@@ -118,6 +118,7 @@ def test_new_timings_replace_elector_and_runner_and_nothing_else(cluster: RealCl
     node, epoch, ran = cluster[master], cluster.status()["cluster"]["epoch"], scripts(cluster)
     before, good = node.processes(), node.config.read_text()
     edit(node, ("failover: 3s", "failover: 3100ms"))
+    os.kill(node.pid, signal.SIGUSR2)  # means nothing, and does not end root
     os.kill(node.pid, signum)
     until("it is told", lambda: "applied time.failover" in node.log.read_text())
 
