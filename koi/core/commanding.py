@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional
 from koi.core.effects import Remember, Tell
 from koi.core.node import Node
 from koi.core.ordering import PROMOTED, STARTED, reached
-from koi.core.pipe import NodeCommand, NodeResult, Restart, ServiceState
+from koi.core.pipe import NodeBegun, NodeCommand, NodeResult, Restart, ServiceState
 
 if TYPE_CHECKING:
     from koi.core.recovery import Recovery
@@ -40,6 +40,7 @@ class Commanded(Node):
             self.out.append(Tell("elector", NodeResult(command.id, False, refused)))
         elif command.id not in [c.id for c in self.commands]:
             self.commands.append(command)
+            self.out.append(Tell("elector", NodeBegun(command)))
             verbs = {"start": self._start, "stop": self._stop, "recover": self._recover, "restart": self._restart}
             verbs[command.verb](command, now)
 

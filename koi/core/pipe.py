@@ -88,6 +88,14 @@ class NodeCommand:
     reason: str = ""
     origin: str = ""
     service: str = ""
+    no_wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeBegun:
+    """A NodeCommand was not refused: it is being carried out."""
+
+    command: NodeCommand
 
 
 @dataclass(frozen=True, slots=True)

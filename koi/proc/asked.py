@@ -24,7 +24,7 @@ def node_command(request: Request) -> NodeCommand:
     """The request as a command to this node."""
     given: dict[str, Any] = arguments(request)
     return NodeCommand(request.id, request.command, bool(given.get("force")), str(given.get("reason") or ""), origin(request),
-                       str(given.get("service") or ""))
+                       str(given.get("service") or ""), bool(given.get("no_wait")))
 
 
 def journaled(command: NodeCommand, node: str, epoch: int) -> Journal:

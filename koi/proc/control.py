@@ -13,7 +13,7 @@ from koi import __version__
 from koi.core.commands import Command, Refused
 from koi.core.effects import Done
 from koi.core.messages import STUCK, Request
-from koi.core.pipe import FailuresList, FailuresQuery, NodeResult
+from koi.core.pipe import FailuresList, FailuresQuery, NodeCommand, NodeResult
 from koi.names import unknown_node
 from koi.proc import plan
 from koi.proc.asked import entries_wanted, journaled, node_command, origin
@@ -99,6 +99,13 @@ class Control:
             waiting.condition.committed(done.epoch)
             if done.already and waiting.condition.holds(Snapshot(self.shell, now)):
                 self._succeed(waiting, done.message, done.epoch)
+
+    def node_begun(self, command: NodeCommand) -> None:
+        """A command to this node is being carried out: only now it is a change that `why` tells of."""
+        self.shell.journal.write(journaled(command, self.name, self.shell.machine.acceptor.record.ledger.epoch))
+        waiting = self.waiting.get(command.id)
+        if waiting is not None and command.no_wait:
+            self._succeed(waiting, f"{command.verb} of {self.name} has begun")
 
     def node_result(self, result: NodeResult, now: float) -> None:
         """A command to this node has its effect, or failed."""
@@ -280,7 +287,7 @@ class Control:
         if request.command == "recover" and given.get("force") and self._is_stuck(given.get("node"), now):
             self._to_leader(request, _command(request, "release"), None, Snapshot(self.shell, now), now)
         elif not self._named_elsewhere(request, now):
-            self._to_runner(request, given, now)
+            self._to_runner(request, now)
 
     def _reconfigure(self, request: Request, now: float) -> None:
         """Root reads the file and tells the outcome (NodeResult) before it replaces anybody."""
@@ -292,17 +299,13 @@ class Control:
         ledger = Snapshot(self.shell, now).view.ledger
         return ledger.hold == STUCK and node == ledger.master
 
-    def _to_runner(self, request: Request, given: dict[str, Any], now: float) -> None:
+    def _to_runner(self, request: Request, now: float) -> None:
         name = self.name
         if not self.shell.config.node.runner:
             self.replies.refuse(request.id, f"{name} runs no services (node.runner is false)")
             return
-        command = node_command(request)
-        self.shell.journal.write(journaled(command, name, self.shell.machine.acceptor.record.ledger.epoch))
         self._enlist(request, None, now, f"{request.command} of {name} is under way")
-        self.shell.context.send("runner", command)
-        if given.get("no_wait"):
-            self._succeed(self.waiting[request.id], f"{request.command} of {name} has begun")
+        self.shell.context.send("runner", node_command(request))
 
     def _named_elsewhere(self, request: Request, now: float) -> bool:
         """Send the client to the node that it names; True when that has been done, or cannot be."""

@@ -14,7 +14,7 @@ from koi.core.effects import WARNING, Become, Done, EndFence, Journal, Log, Pers
 from koi.core.elector import Elector
 from koi.core.ledger import Record
 from koi.core.messages import Report, Request, State, Vouch, Witness
-from koi.core.pipe import FailuresList, NodeResult, Pids, Stop
+from koi.core.pipe import FailuresList, NodeBegun, NodeResult, Pids, Stop
 from koi.core.seat import Seat
 from koi.errors import KoiError
 from koi.proc import files, speech
@@ -140,6 +140,8 @@ class ElectorProcess:
     def _message(self, message: Any) -> None:
         if isinstance(message, Pids):
             self.pids = message
+        elif isinstance(message, NodeBegun):
+            self.control.node_begun(message.command)
         elif isinstance(message, NodeResult):
             self.control.node_result(message, clock())
         elif isinstance(message, Reconfigured):

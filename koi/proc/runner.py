@@ -17,6 +17,7 @@ from koi.core.pipe import (
     FailuresList,
     FailuresQuery,
     Held,
+    NodeBegun,
     NodeCommand,
     NodeResult,
     Pids,
@@ -237,7 +238,9 @@ class RunnerProcess:
             self.failures.add(message)
         elif isinstance(message, Stopped) and self.watchdog is not None:
             self.watchdog.close()
-        if isinstance(message, NodeResult) and self.control is not None:
+        if isinstance(message, NodeBegun) and self.control is not None:
+            self.control.node_begun(message.command)
+        elif isinstance(message, NodeResult) and self.control is not None:
             self.control.node_result(message)
         else:
             self.context.send(to, message)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from koi import __version__
 from koi.core.messages import Request
-from koi.core.pipe import NodeResult
+from koi.core.pipe import NodeCommand, NodeResult
 from koi.names import written
 from koi.proc.asked import entries_wanted, journaled, node_command
 from koi.proc.journal import JournalFile
@@ -59,11 +59,17 @@ class RunnerControl:
         elif request.command == "why" and given.get("node") == self.shell.config.node.name:
             self.replies.answer(request.id, {"entries": self.journal.newest(entries_wanted(request))})
         elif request.command in OWN and here:
-            self._own(request, given)
+            self._own(request)
         elif request.command == "reconfigure" and here:
             self.shell.context.send("root", Reconfigure(request.id, "runner"))
         else:
             self._redirect(request)
+
+    def node_begun(self, command: NodeCommand) -> None:
+        """A command is being carried out: only now it is a change that `why` tells of."""
+        self.journal.write(journaled(command, self.shell.config.node.name, self._epoch()))
+        if command.no_wait:
+            self.replies.answer(command.id, {"done": True, "message": f"{command.verb} has begun", "epoch": self._epoch()})
 
     def node_result(self, result: NodeResult) -> None:
         """A command has its effect, or failed."""
@@ -72,13 +78,9 @@ class RunnerControl:
         else:
             self.replies.refuse(result.id, result.message)
 
-    def _own(self, request: Request, given: dict[str, Any]) -> None:
-        command = node_command(request)
-        self.journal.write(journaled(command, self.shell.config.node.name, self._epoch()))
+    def _own(self, request: Request) -> None:
         self.replies.progress(request.id, f"{request.command} of {self.shell.config.node.name} is under way")
-        self.shell.command(command)
-        if given.get("no_wait"):
-            self.replies.answer(request.id, {"done": True, "message": f"{request.command} has begun", "epoch": self._epoch()})
+        self.shell.command(node_command(request))
 
     def _redirect(self, request: Request) -> None:
         electors = self.shell.electors

@@ -222,6 +222,16 @@ def test_no_wait(koi: Koi, backup: str) -> None:
     assert koi("wait", f"master={backup}", "--timeout", "10") == 0
 
 
+@pytest.mark.parametrize("node", ["a", "d"])
+@pytest.mark.parametrize("option", [[], ["--no-wait"]])
+def test_a_refused_command_to_a_node_is_refused_and_no_change(koi: Koi, node: str, option: list[str]) -> None:
+    """Node d has no elector."""
+    reason = f"refused {node} {option}"
+    assert koi("restart", "vap", node, "--reason", reason, *option) == 1 and "has no service vap" in koi.err
+    assert koi("restart", "db", node, "--reason", reason, *option) == 0
+    assert [e["to"] for e in koi.json("why") if e["reason"].endswith(reason)] == [f"restart db of {node}"]
+
+
 def test_config_set_in_the_file_of_a_node(koi: Koi, root: Path) -> None:
     file = root / "own.conf"
     file.write_text("# mine\nnode:\n  name: z  # not a host name\ncluster: {password: a password for tests}\n")

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from koi.core.commanding import MAX_COMMANDS
+from koi.core.effects import Tell
 from koi.core.messages import ServiceInfo
-from koi.core.pipe import Failure, NodeCommand, NodeResult, ServiceState
+from koi.core.pipe import Failure, NodeBegun, NodeCommand, NodeResult, ServiceState
 from tests.core.test_reporting import runner, service
 
 T0 = 100.0
@@ -52,3 +53,20 @@ def test_start_of_a_node_that_has_given_up_is_refused_at_once() -> None:
             f"s{number}", False, "x has failed (service vip failed) and has given up; 'koi recover x' starts it")
     assert results(one.command(NodeCommand("r", "recover"), T0 + 2.0)) == [] and not one.failed
     assert [one.done for one in results(one.service(service("Started"), T0 + 2.1))] == [True]
+
+
+def test_only_what_is_not_refused_has_begun() -> None:
+    """Found: `why` told of refused commands as if they had been carried out, and --no-wait said that they had begun."""
+    one = runner()
+    one.hold_wait_until = T0
+    one.start(T0)
+    one.service(service("Started"), T0)
+
+    def begun(command: NodeCommand) -> bool:
+        return Tell("elector", NodeBegun(command)) in one.command(command, T0 + 1.0)
+
+    assert not begun(NodeCommand("1", "restart", service="vap"))
+    assert begun(NodeCommand("2", "restart", service="vip"))
+    assert not begun(NodeCommand("2", "restart", service="vip")), "repeated"
+    one.maintenance = True
+    assert not begun(NodeCommand("3", "stop"))
