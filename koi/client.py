@@ -30,6 +30,8 @@ ANYWHERE = ("", "::", "0.0.0.0")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_REASON, MAX_CONDITION = 500, 200
 WAIT_RETRY_S = 0.5
+LOOK_S = 0.5
+"""What `wait` takes at the least, so that one question is answered: a timeout of 0 asks whether it is so now."""
 WHY_ENTRIES = 50
 """How many entries `why` gives unless told otherwise."""
 
@@ -166,7 +168,7 @@ class Client:
         if timeout is None:
             return self.ask("wait", condition=condition, timeout=None)
         self._open()  # making the key is no part of the waiting
-        until = now() + timeout
+        until = now() + max(timeout, LOOK_S)
         while True:
             try:
                 return self._ask("wait", {"condition": condition, "timeout": max(until - now(), 0.0)}, until)

@@ -91,8 +91,18 @@ def _promote(view: View, command: Command) -> Outcome:
         return replace(ledger, manual=False, target=None, reason=words)
     why = why_not(view, node)
     if why and node != ledger.master:
-        return Refused(f"{node} cannot be promoted: {why}; see 'koi status {node}'")
+        return Refused(f"{node} cannot be promoted: {why}; {_way_out(view, node)}")
     return replace(ledger, manual=False, target=node, reason=words)
+
+
+def _way_out(view: View, node: str) -> str:
+    """What makes a node that cannot be promoted one that can be."""
+    report = heard(view, node)
+    if node in view.ledger.passive:
+        return f"'koi active {node}' includes it again"
+    if report is not None and report.failed and report.recovers_in is not None:
+        return f"'koi recover {node}' starts it at once"
+    return f"see 'koi status {node}'"
 
 
 def _demote(view: View, command: Command) -> Outcome:

@@ -101,7 +101,7 @@ class MasterIs(Condition):
     def progress(self, snapshot: Snapshot) -> str:
         """demoting b, promoting c."""
         ledger = snapshot.view.ledger
-        if ledger.yielding:
+        if ledger.yielding and snapshot.master() is not None:
             return f"demoting {ledger.master}"
         if snapshot.master() is not None and (self.node in (None, snapshot.master())):
             return f"promoting {snapshot.master()}"
@@ -154,7 +154,7 @@ class StateIs(Condition):
         """c is Live."""
         if self.node not in snapshot.names():
             return f"no node named {self.node} is known yet"
-        return f"{self.node} is {snapshot.node(self.node)['state']}"
+        return f"{self.node} {'runs no services' if (state := snapshot.node(self.node)['state']) is None else f'is {state}'}"
 
 
 def parse(text: str) -> Union[Condition, str]:

@@ -63,8 +63,8 @@ class Snapshot:
             "maintenance": ledger.hold in (MAINTENANCE, ENDING), "passive": list(ledger.passive), "reason": ledger.reason,
             "quorum": {"need": self.machine.seat.majority, "have": self.have(), "electors": self.electors},
             "timing": {
-                "heartbeat": timing.heartbeat, "lease": timing.lease, "demote_grace": timing.grace,
-                "leader_timeout": timing.leader_timeout, "failover": timing.failover,
+                "heartbeat": rounded(timing.heartbeat), "lease": rounded(timing.lease), "demote_grace": rounded(timing.grace),
+                "leader_timeout": rounded(timing.leader_timeout), "failover": rounded(timing.failover),
             },
             "warnings": self.warnings(), "hold": ledger.hold, "yielding": ledger.yielding,
             "nobody": "" if master and self.leader() and ledger.hold != STUCK else self.nobody(), "stale": self.stale(),
@@ -274,6 +274,11 @@ class Snapshot:
         """The process ids of this node's tree."""
         pids = self.shell.pids
         return {"root": pids.root, "elector": pids.elector, "runner": pids.runner, "services": dict(pids.services)}
+
+
+def rounded(seconds: float) -> float:
+    """An interval as people write it: 3 x 0.3 is 0.9, not 0.8999999999999999."""
+    return round(seconds, 6)
 
 
 def services(infos: Iterable[ServiceInfo]) -> list[JSON]:

@@ -57,6 +57,9 @@ def test_status_as_json_has_every_field_in_its_type(koi: Koi) -> None:
     status = koi.json("status")
     assert_fits(status["cluster"], CLUSTER)
     assert_fits(status["cluster"]["timing"], TIMING)
+    failover = status["cluster"]["timing"]["failover"]
+    wanted = {"heartbeat": 0.1, "lease": 0.52, "demote_grace": 0.38, "leader_timeout": 0.3, "failover": 1.0}
+    assert status["cluster"]["timing"] == {name: round(share * failover, 6) for name, share in wanted.items()}
     assert status["cluster"]["quorum"] == {"need": 2, "have": 3, "electors": 3}
     assert [node["name"] for node in status["nodes"]] == ["a", "b", "c", "d"]
     for node in status["nodes"]:
@@ -202,7 +205,8 @@ def test_what_is_no_condition_is_a_wrong_call(koi: Koi, words: str) -> None:
 
 
 def test_wait_says_what_is_so_instead(koi: Koi, backup: str) -> None:
-    for words, instead in (((backup, "Failed"), f"{backup} is Backup"), (("zz", "Backup"), "no node named zz is known yet")):
+    unknown, witness = (("zz", "Backup"), "no node named zz is known yet"), (("c", "Master"), "c runs no services")
+    for words, instead in (((backup, "Failed"), f"{backup} is Backup"), unknown, witness):
         assert koi("wait", "state", *words, "--timeout", "2") == 3
         assert f"not true within 2 s: state {' '.join(words)} ({instead})" in koi.err
 
@@ -210,6 +214,8 @@ def test_wait_says_what_is_so_instead(koi: Koi, backup: str) -> None:
 def test_wait_for_what_is_and_what_is_not(koi: Koi, master: str, backup: str) -> None:
     assert koi("wait", "state", backup, "Backup") == 0
     assert koi("wait", f"master={master}") == 0
+    assert koi("wait", f"master={master}", "--timeout", "0") == 0, "whether it is so now"
+    assert koi("wait", f"master={backup}", "--timeout", "0") == 3 and f"({master} is master)" in koi.err
     assert koi("wait", f"master={backup}", "--timeout", "0.3") == 3
     assert f"not true within 0.3 s: master={backup}" in koi.err
     assert koi("wait", f"master={backup}", "--timeout", "0.3", node="d") == 3

@@ -67,7 +67,7 @@ def test_a_failed_node_is_not_promoted(koi: Koi, master: str, backup: str) -> No
         until(f"{backup} has failed", lambda: koi.node(backup)["failed"])
         for dry in ([], ["--dry-run"]):
             assert koi("promote", backup, *dry) == 1
-            assert f"{backup} cannot be promoted: {backup} " in koi.err and f"see 'koi status {backup}'" in koi.err
+            assert f"{backup} cannot be promoted: {backup} " in koi.err and f"'koi recover {backup}'" in koi.err
         assert koi.json("status")["cluster"]["master"] == master
         assert koi("status", backup, "--check") == 2 and "db: start exited 1" in koi.out
     finally:
@@ -93,6 +93,7 @@ def test_demote_until_elect(koi: Koi, master: str) -> None:
     assert koi("status") == 0
     assert koi.out.startswith("No master: manual mode")
     assert koi("status", "--check") == 2
+    assert koi("wait", "master", "--timeout", "0.3") == 3 and "(manual mode: nobody is promoted" in koi.err
     assert "already" in koi.json("demote")["message"]
     assert koi("elect") == 0
     assert " is master (epoch " in koi.out

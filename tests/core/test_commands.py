@@ -77,7 +77,9 @@ PROMOTE_REFUSED: list[tuple[str, View, str]] = [
     ("x", view(), "there is no runner named x; runners: a, b, c"),
     ("x", view(a=None, b=None, c=None), "there is no runner named x; runners: none has reported yet"),
     ("b", view(b={"hears": 1}), "b cannot be promoted: b hears 1 of 3 electors; see 'koi status b'"),
-    ("b", view(replace(HELD, passive=("b",))), "b cannot be promoted: b is passive; see 'koi status b'"),
+    ("b", view(replace(HELD, passive=("b",))), "b cannot be promoted: b is passive; 'koi active b' includes it again"),
+    ("b", view(b={"failed": True, "failed_ago": 1.0, "recovers_in": 5.0}),
+     "b cannot be promoted: b failed 1.1 s ago, recovers in 5 s; 'koi recover b' starts it at once"),
     ("b", view(replace(HELD, hold=MAINTENANCE)), "the cluster is in maintenance; end it with 'koi maintenance off' first"),
     ("b", view(replace(HELD, hold=ENDING)), "the cluster is in maintenance; end it with 'koi maintenance off' first"),
 ]
