@@ -225,13 +225,22 @@ def _target_ends(view: View) -> Optional[float]:
 
 
 def _drop_target(view: View) -> Optional[Decision]:
-    """Rule 9.4: a target that is reached is done with, one not reached in time is dropped."""
+    """Rule 9.4: a target that is reached is done with; one not reached in time, or given up meanwhile, is dropped."""
     ledger, ends = view.ledger, _target_ends(view)
-    if ends is not None and view.now >= ends:
+    late = ends is not None and view.now >= ends
+    if late or _is_given_up(view, str(ledger.target)):
         why = why_not(view, str(ledger.target)) or ledger.reason
-        words = f"{ledger.target} could not be made master in time ({why}); dropped"
+        words = f"{ledger.target} could not be made master{' in time' if late else ''} ({why}); dropped"
         return Decision(replace(ledger, target=None, reason=words))
     return None
+
+
+def _is_given_up(view: View, target: str) -> bool:
+    """Whether a target was stopped, made passive, or has failed since it was asked for: nobody need wait for it."""
+    report = heard(view, target)
+    if report is None or target == view.ledger.master:
+        return False
+    return report.stopped or report.failed or report.mode == "passive" or target in view.ledger.passive
 
 
 def _elect(view: View, vacant: str) -> Decision:

@@ -94,9 +94,10 @@ class MasterIs(Condition):
             return Verdict(False, f"{node} was not made master: {ledger.reason}") if ledger.target is None else None
         if not snapshot.machine.nobody and not _is_master(snapshot, str(snapshot.master())):
             return None
-        why = f" ({seen.report.last_failure})" if failed and seen is not None else ""
         now = f"{snapshot.master()} is master" if snapshot.master() else f"nobody is master: {snapshot.nobody()}"
-        return Verdict(False, f"{node} failed to become master{why}; {now}; see 'koi failures'")
+        if failed and seen is not None:
+            return Verdict(False, f"{node} failed to become master ({seen.report.last_failure}); {now}; see 'koi failures'")
+        return Verdict(False, f"{node} was not made master; {now} ({ledger.reason}); see 'koi why'")
 
     def progress(self, snapshot: Snapshot) -> str:
         """demoting b, promoting c."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -38,6 +39,28 @@ def test_promote_tells_its_progress(koi: Koi, master: str, backup: str) -> None:
         koi.cluster.script("10-db", "demote")
         koi.cluster.script("20-web", "promote")
     assert said == [f"demoting {master}", f"promoting {backup}"]
+
+
+def test_a_promotion_that_another_one_overtakes_says_so(koi: Koi, master: str, backup: str) -> None:
+    """Found: it said that the node had failed, and where to see its failures."""
+    other = next(name for name in "abd" if name not in (master, backup))
+    koi.cluster.script("10-db", "demote", "sleep 0.5", nodes=master)
+    said: list[str] = []
+
+    def overtaken() -> None:
+        with Client(str(koi.cluster["a"].config)) as client, pytest.raises(Refused) as refusal:
+            client.promote(backup)
+        said.append(str(refusal.value))
+
+    thread = Thread(target=overtaken)
+    try:
+        thread.start()
+        until("it yields", lambda: koi.json("status")["cluster"]["target"] == backup)
+        assert koi("promote", other) == 0, koi.err
+    finally:
+        thread.join()
+        koi.cluster.script("10-db", "demote")
+    assert said[0].startswith(f"{backup} was not made master; {other} is master (") and said[0].endswith("; see 'koi why'")
 
 
 def test_a_promotion_that_fails_says_what_happened_instead(koi: Koi, master: str, backup: str) -> None:

@@ -182,6 +182,17 @@ def test_a_target_that_is_not_reached_in_time_is_dropped_with_a_reason() -> None
     assert ledger.reason == "c could not be made master in time (c is Live (slow)); dropped"
 
 
+@pytest.mark.parametrize("why", [{"stopped": True}, {"failed": True}, {"mode": "passive"}, {}])
+def test_a_target_that_is_given_up_meanwhile_is_dropped_at_once(why: dict[str, Any]) -> None:
+    """Found: `promote c` beside `stop c` waited for 60 s, as long as a target may take."""
+    ledger = replace(HELD, target="c", passive=() if why else ("c",))
+    found = decide(view(ledger, c={"ready": False, "state": "Stopped", "why": "words", **why})).ledger
+    assert found == replace(ledger, target=None, reason=found.reason if found else "")
+    assert found.reason.startswith("c could not be made master (c ") and found.reason.endswith("; dropped")
+    itself = decide(view(replace(ledger, target="a"), a=why)).ledger
+    assert itself is None or itself.target == "a", "the master is not waited for"
+
+
 # --- holds ---
 
 
