@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Union
 
+from koi.core.messages import MAINTENANCE
+
 if TYPE_CHECKING:
     from koi.proc.snapshot import Snapshot
 
@@ -60,6 +62,13 @@ def _is_master(snapshot: Snapshot, name: str) -> bool:
     return snapshot.master() == name and seen is not None and seen.report.state == "Master"
 
 
+def _frozen(snapshot: Snapshot) -> Optional[Verdict]:
+    """Maintenance that was turned on meanwhile: nothing changes until it is off."""
+    if snapshot.view.ledger.hold != MAINTENANCE:
+        return None
+    return Verdict(False, "maintenance was turned on meanwhile, so no master is changed; 'koi maintenance off' ends it")
+
+
 class MasterIs(Condition):
     """`master` or `master=NODE`: promoted on every service."""
 
@@ -89,7 +98,7 @@ class MasterIs(Condition):
         seen = snapshot.machine.reports.get(node)
         failed = seen is not None and seen.report.failed and seen.report.failcount != self.failures
         if ledger.target == node or (ledger.master == node and not failed and snapshot.master() == node):
-            return None
+            return _frozen(snapshot)
         if ledger.epoch == self.epoch and not failed:
             return Verdict(False, f"{node} was not made master: {ledger.reason}") if ledger.target is None else None
         if not snapshot.machine.nobody and not _is_master(snapshot, str(snapshot.master())):
@@ -113,9 +122,12 @@ class NobodyIs(Condition):
     """After `demote`: the old master is demoted."""
 
     def _judge(self, snapshot: Snapshot) -> Optional[Verdict]:
+        ledger = snapshot.view.ledger
         if snapshot.master() is None:
             return Verdict(True, "nobody is master; 'koi elect' or 'koi promote NODE' ends manual mode")
-        return None
+        if self.epoch is not None and not ledger.manual:
+            return Verdict(False, f"manual mode was ended meanwhile: {ledger.reason}")
+        return _frozen(snapshot) if self.epoch is not None else None
 
     def progress(self, snapshot: Snapshot) -> str:
         """demoting b."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from koi.client import Client
 from koi.errors import Refused
 from tests.cli.conftest import Koi
-from tests.cluster import until
+from tests.cluster import REPOSITORY, until
 
 
 def state(koi: Koi, node: str) -> str:
@@ -41,26 +43,33 @@ def test_promote_tells_its_progress(koi: Koi, master: str, backup: str) -> None:
     assert said == [f"demoting {master}", f"promoting {backup}"]
 
 
-def test_a_promotion_that_another_one_overtakes_says_so(koi: Koi, master: str, backup: str) -> None:
-    """Found: it said that the node had failed, and where to see its failures."""
-    other = next(name for name in "abd" if name not in (master, backup))
-    koi.cluster.script("10-db", "demote", "sleep 0.5", nodes=master)
-    said: list[str] = []
+@pytest.mark.parametrize(("first", "second", "words"), [
+    ("promote B", "promote C", "B was not made master; C is master \\(.*\\); see 'koi why'"),
+    ("promote B", "demote", "B was not made master: demote, asked by .*"),
+    ("promote B", "maintenance on", "maintenance was turned on meanwhile, so no master is changed; .*"),
+    ("demote", "promote B", "manual mode was ended meanwhile: promote B, asked by .*"),
+    ("demote", "maintenance on", "maintenance was turned on meanwhile, so no master is changed; .*"),
+])
+def test_an_order_that_another_one_overtakes_says_so(
+    koi: Koi, master: str, backup: str, first: str, second: str, words: str
+) -> None:
+    """Found: they waited on, or a promote said that the node had failed, and where to see its failures."""
+    names = {"B": backup, "C": next(name for name in "abd" if name not in (master, backup))}
 
-    def overtaken() -> None:
-        with Client(str(koi.cluster["a"].config)) as client, pytest.raises(Refused) as refusal:
-            client.promote(backup)
-        said.append(str(refusal.value))
+    def named(text: str) -> str:
+        return re.sub(r"\b[BC]\b", lambda found: names[found[0]], text)
 
-    thread = Thread(target=overtaken)
+    koi.cluster.script("10-db", "demote", "sleep 0.7", nodes=master)
+    command = [sys.executable, "-m", "koi.cli", "-f", str(koi.cluster["a"].config), *named(first).split()]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
     try:
-        thread.start()
-        until("it yields", lambda: koi.json("status")["cluster"]["target"] == backup)
-        assert koi("promote", other) == 0, koi.err
+        until("it yields", lambda: koi.json("status")["cluster"]["yielding"])
+        assert koi(*named(second).split(), "--no-wait") == 0, koi.err
+        _, said = process.communicate(timeout=10)
     finally:
-        thread.join()
+        process.kill()
         koi.cluster.script("10-db", "demote")
-    assert said[0].startswith(f"{backup} was not made master; {other} is master (") and said[0].endswith("; see 'koi why'")
+    assert re.fullmatch(f"koi: {named(words)}\n", said), said
 
 
 def test_a_promotion_that_fails_says_what_happened_instead(koi: Koi, master: str, backup: str) -> None:
