@@ -87,12 +87,24 @@ class Commanded(Node):
 
     def _answer_commands(self) -> None:
         for command in list(self.commands):
-            result = self._result(command)
+            overtaken = self._overtaken(command)
+            result = NodeResult(command.id, False, overtaken) if overtaken else self._result(command)
             if result is not None:
                 self.commands.remove(command)
                 self.went_down.discard(command.id)
                 self.failed_anew.discard(command.id)
                 self.out.append(Tell("elector", result))
+
+    def _overtaken(self, command: NodeCommand) -> str:
+        """What another command has done meanwhile, so that this one cannot come to its end; empty while it can."""
+        name = self.settings.name
+        if self.maintenance:
+            return f"maintenance was turned on meanwhile: {IN_MAINTENANCE}"
+        if command.verb == "stop" and not self.stopped:
+            return f"{name} was started again meanwhile; see 'koi why'"
+        if command.verb in ("start", "restart") and self.stopped:
+            return f"{name} was stopped meanwhile; see 'koi why'"
+        return ""
 
     def _result(self, command: NodeCommand) -> Optional[NodeResult]:
         name = self.settings.name

@@ -70,3 +70,30 @@ def test_only_what_is_not_refused_has_begun() -> None:
     assert not begun(NodeCommand("2", "restart", service="vip")), "repeated"
     one.maintenance = True
     assert not begun(NodeCommand("3", "stop"))
+
+
+@pytest.mark.parametrize(("first", "second", "words"), [
+    ("stop", "start", "x was started again meanwhile; see 'koi why'"),
+    ("start", "stop", "x was stopped meanwhile; see 'koi why'"),
+    ("restart", "stop", "x was stopped meanwhile; see 'koi why'"),
+])
+def test_a_command_that_another_one_overtakes_is_answered(first: str, second: str, words: str) -> None:
+    """Found: it waited for ever, and kept one of the sixteen places."""
+    one = runner(stopped=first == "start")
+    one.hold_wait_until = T0
+    one.start(T0)
+    one.service(service("Stopped" if first == "start" else "Started"), T0)
+    assert results(one.command(NodeCommand("1", first, service="vip"), T0 + 1.0)) == []
+    assert NodeResult("1", False, words) in results(one.command(NodeCommand("2", second), T0 + 2.0))
+    assert "1" not in [command.id for command in one.commands]
+
+
+def test_a_command_that_maintenance_overtakes_is_answered() -> None:
+    one = runner()
+    one.hold_wait_until = T0
+    one.start(T0)
+    one.service(service("Started"), T0)
+    assert results(one.command(NodeCommand("1", "stop"), T0 + 1.0)) == []
+    one.maintenance = True
+    [found] = results(one.handle_timer(T0 + 2.0))
+    assert not found.done and found.message.startswith("maintenance was turned on meanwhile: ")
