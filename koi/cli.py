@@ -84,6 +84,7 @@ import codecs
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -94,6 +95,8 @@ from koi.errors import ConfigError, KoiError, NoAnswer
 
 FAILED, USAGE, SILENCE, INTERRUPTED = 1, 2, 3, 130
 MIN_NODES_ONCE, MAX_NODES = 3, 9
+NEGATIVE = re.compile(r"-\d[\d.]*")
+"""`koi config set node.preference -5`: docopt would take the number for an option."""
 ASCII = {"├": "|", "└": "`", "│": "|", "─": "-"}
 
 # --- commands -----------------------------------------------------------------------------------
@@ -221,18 +224,20 @@ def do_why(call: Call) -> int:
 
 def do_config(call: Call) -> int:
     """Shows the configuration in use, or changes a key of its file."""
-    from koi.view_config import setting, setting_lines, settings
+    from koi.configfile import read_bytes
+    from koi.view_config import setting, setting_text, settings
 
     if call["set"]:
         from koi.configedit import change
 
-        message = change(call["-f"], call["KEY"], call["VALUE"], call.secret)
+        message = change(call["-f"], call["KEY"], call["VALUE"].strip(), call.secret)
         return call.show({"done": True, "message": message}, lambda: [message])
-    found = settings(call.config())
+    config = call.config()
+    found = settings(config, read_bytes(config.path))
     if call["get"]:
         value = setting(found, call["KEY"])
-        return call.show({call["KEY"]: value}, lambda: [setting_lines({"": value})[0].partition(" ")[2]])
-    return call.show(found, lambda: setting_lines(found))
+        return call.show({call["KEY"]: value}, lambda: [setting_text(call["KEY"], value)])
+    return call.show(found, lambda: [f"{key}: {setting_text(key, value)}" for key, value in found.items()])
 
 
 def do_check(call: Call) -> int:
@@ -303,8 +308,9 @@ def parse(argv: Sequence[str]) -> JSON:
     """The arguments by name. Raises UsageError with a hint; --help and --version print and end the program."""
     from docopt import DocoptExit, docopt
 
+    words = [f" {word}" if NEGATIVE.fullmatch(word) else word for word in argv]
     try:
-        found: JSON = docopt(__doc__, list(argv), version=f"koi {__version__}")
+        found: JSON = docopt(__doc__, words, version=f"koi {__version__}")
     except DocoptExit:
         from koi.cli_hints import hint
 

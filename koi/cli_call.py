@@ -86,6 +86,7 @@ class Call:
         text = self[option]
         if text is None:
             return None
+        text = text.strip()
         try:
             value = kind(text)
         except ValueError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
 
 import yaml
 
@@ -18,12 +17,14 @@ from koi.config import DEFAULT_PATHS, Config, loads
 from koi.configfile import Faults, compose, is_null, read_bytes
 from koi.configkeys import SECTIONS
 from koi.errors import KoiError, Refused
-from koi.view_config import NOT_A_KEY, setting, settings
+from koi.proc.reload import FIXED
+from koi.view_config import setting, setting_text, settings
 
 SECRET = ("cluster.password",)
 INDENT = "  "
 SHARED = ("cluster", "time")
-"""Sections that must be the same on every node."""
+"""Sections that must be the same on every node, but for these keys:"""
+NODES_OWN = ("cluster.bind", "cluster.password_file", "time.status_interval", "time.auto_recover_time", "time.failcount_reset")
 
 
 def change(path: str | None, key: str, value: str, password: str | None = None) -> str:
@@ -34,14 +35,15 @@ def change(path: str | None, key: str, value: str, password: str | None = None) 
     file = os.path.realpath(path if path is not None else next(filter(os.path.exists, DEFAULT_PATHS), DEFAULT_PATHS[0]))
     content = read_bytes(file)
     before = loads(content, file, password=password)
-    _known(before, key)
+    _known(key)
     text = edited(content.decode("utf-8"), key, value)
     after = loads(text.encode(), file, password=password)
     _compare(content, text, key, file)
     _replace(file, text)
-    old, new = (_shown(config, key) for config in (before, after))
-    then = "`koi reconfigure` or a restart of koinode makes it count"
-    everywhere = "; it must be the same on every node" if key.partition(".")[0] in SHARED else ""
+    old, new = _shown(before, content, key), _shown(after, text.encode(), key)
+    then = f"{'' if key in FIXED else '`koi reconfigure` or '}a restart of koinode makes it count"
+    shared = key.partition(".")[0] in SHARED and key not in NODES_OWN
+    everywhere = "; it must be the same on every node" if shared else ""
     return f"{key}: {old} -> {new} in {file}; {then}{everywhere}"
 
 
@@ -61,12 +63,11 @@ def edited(text: str, key: str, value: str) -> str:
     return _with_key(text, part, section, name, value)
 
 
-def _known(config: Config, key: str) -> None:
+def _known(key: str) -> None:
     if key in SECRET:
         raise Refused("a password is never given on the command line; write it into cluster.password_file (see `koi keygen`)")
     known = [f"{section}.{name}" for section, keys in SECTIONS.items() for name in keys]
-    if key in NOT_A_KEY or key not in known:
-        setting({name: None for name in known}, key)
+    setting({name: None for name in known}, key)
 
 
 def _one_value(key: str, value: str) -> None:
@@ -167,6 +168,5 @@ def _replace(file: str, text: str) -> None:
         raise Refused(f"{file} cannot be replaced: {error.strerror}; run koi as its owner") from None
 
 
-def _shown(config: Config, key: str) -> Any:
-    found = settings(config)
-    return found.get(key, "set")
+def _shown(config: Config, content: bytes, key: str) -> str:
+    return setting_text(key, settings(config, content)[key])

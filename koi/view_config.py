@@ -1,34 +1,39 @@
 """`koi config list` and `get`: the configuration in use, key by key, as it was resolved.
 
-The rule it keeps: the password is never shown.
+The rules it keeps: the password is never shown, and what is shown may be given to `koi config set` as it stands.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 from typing import Any
 
 from koi.config import Config, Electors
+from koi.configfile import Faults, read_sections
+from koi.configkeys import SECTIONS
+from koi.configvalues import readable
 from koi.errors import Refused
 from koi.view import printable
 
-SECTIONS = ("node", "cluster", "service", "time")
 HIDDEN = "(not shown)"
-NOT_A_KEY = ("service.env",)
-"""Of a service's own service.yaml, not of koi.conf."""
+AS_WRITTEN = ("cluster.quorum", "cluster.password_file")
+"""Keys whose word in the file says more than what it was resolved to."""
+PLAIN_NUMBERS = ("service.auto_recover_wait_factor",)
+"""Numbers with a fraction that are no durations."""
 
 
-def settings(config: Config) -> dict[str, Any]:
-    """Every key with its value: durations in seconds, defaults and what is derived worked out."""
+def settings(config: Config, content: bytes) -> dict[str, Any]:
+    """Every key with its value: durations in seconds, defaults and what is derived worked out; `content`: of its file."""
+    read = read_sections(content, SECTIONS, Faults(config.path))
     found: dict[str, Any] = {}
-    for section in SECTIONS:
-        part = getattr(config, section)
-        for field in dataclasses.fields(part):
-            found[f"{section}.{field.name}"] = _plain(getattr(part, field.name))
+    for section, keys in SECTIONS.items():
+        for name in keys:
+            key = f"{section}.{name}"
+            value = read.values[key] if key in AS_WRITTEN else getattr(getattr(config, section), name)
+            found[key] = _plain(value)
     found["cluster.password"] = HIDDEN
-    return {key: value for key, value in found.items() if key not in NOT_A_KEY}
+    return found
 
 
 def setting(found: dict[str, Any], key: str) -> Any:
@@ -40,9 +45,11 @@ def setting(found: dict[str, Any], key: str) -> Any:
     return found[key]
 
 
-def setting_lines(found: dict[str, Any]) -> list[str]:
-    """`key: value`, one a line."""
-    return [f"{key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in found.items()]
+def setting_text(key: str, value: Any) -> str:
+    """A value as it is written in the file: 3s, majority, true."""
+    if isinstance(value, float):
+        return f"{value:g}" if key in PLAIN_NUMBERS else readable(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _plain(value: Any) -> Any:

@@ -213,15 +213,33 @@ def test_config_shows_what_is_in_use_but_never_the_password(koi: Shell, tmp_path
     monkeypatch.delenv("KOI_SECRET")
     (tmp_path / "koi.conf").write_text(f"node: {{name: a}}\ncluster: {{password: '{SECRET}'}}\ntime: {{failover: 6s}}\n")
     assert koi("config", "get", "time.lease") == 0
-    assert koi.out == "3.12\n"
+    assert koi.out == "3.12s\n"
     assert koi("config", "list") == 0
-    assert "time.failover: 6" in koi.out
+    assert "time.failover: 6s\n" in koi.out and "cluster.quorum: majority\n" in koi.out
     assert SECRET not in koi.out
     assert koi("--json", "config", "list") == 0
     assert json.loads(koi.out)["node.name"] == "a"
     assert SECRET not in koi.out
     assert koi("config", "get", "time.leas") == 1
     assert "did you mean time.lease?" in koi.err
+
+
+@pytest.mark.parametrize(("key", "value", "then"), [
+    ("cluster.quorum", "1", "`koi reconfigure` or a restart of koinode makes it count; it must be the same on every node"),
+    ("cluster.quorum", "majority", "it must be the same on every node"), ("time.failover", "2s", "on every node"),
+    ("node.preference", "-5", "makes it count"), ("node.mode", "passive", "makes it count"),
+    ("cluster.bind", '["127.0.0.1"]', "makes it count"), ("time.status_interval", "90s", "makes it count"),
+    ("service.auto_recover_wait_factor", "1.5", "makes it count"),
+    ("node.runner", "true", "; a restart of koinode makes it count"),
+    ("cluster.password_file", "/elsewhere", "makes it count"),
+])
+def test_what_was_set_is_what_is_got(koi: Shell, tmp_path: Path, key: str, value: str, then: str) -> None:
+    """Found: durations and `majority` were got in another form, and a negative number could not be set."""
+    (tmp_path / "koi.conf").write_text("node: {name: a}\n")
+    assert koi("config", "set", key, value) == 0, koi.err
+    assert koi.out.endswith(f"{then}\n") and f" -> {value} in " in koi.out
+    assert koi("config", "get", key) == 0 and koi.out == f"{value}\n"
+    assert koi("config", "list") == 0 and f"{key}: {value}\n" in koi.out
 
 
 def test_a_broken_configuration_is_exit_code_2(koi: Shell, tmp_path: Path) -> None:

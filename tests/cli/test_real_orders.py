@@ -270,8 +270,8 @@ def test_config_set_in_the_file_of_a_node(koi: Koi, root: Path) -> None:
     file.write_text("# mine\nnode:\n  name: z  # not a host name\ncluster: {password: a password for tests}\n")
     file.chmod(0o600)
     assert koi("-f", str(file), "config", "set", "time.failover", "5s") == 0
-    assert koi.out.startswith("time.failover: 3.0 -> 5.0 in ") and "koi reconfigure" in koi.out
-    assert koi("-f", str(file), "config", "get", "time.failover") == 0 and koi.out == "5.0\n"
+    assert koi.out.startswith("time.failover: 3s -> 5s in ") and "koi reconfigure" in koi.out
+    assert koi("-f", str(file), "config", "get", "time.failover") == 0 and koi.out == "5s\n"
     assert "z  # not a host name" in file.read_text() and (file.stat().st_mode & 0o777) == 0o600
     before = file.read_text()
     wrong = (("time.failover", "soon", 2), ("time.lease", "1ms", 2), ("time.fail", "1s", 1), ("cluster.password", "x", 1))
