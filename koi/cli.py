@@ -244,7 +244,7 @@ def do_check(call: Call) -> int:
     """Checks configuration and services."""
     from koi.node import check
 
-    return check(call["-f"])
+    return check(call["-f"], call.json)
 
 
 def do_keygen(call: Call) -> int:

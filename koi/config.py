@@ -23,7 +23,7 @@ from koi.core.timing import Timing, derive
 from koi.errors import ConfigError
 
 __all__ = ["Address", "Config", "ClusterConfig", "Elector", "Electors", "NodeConfig", "ServiceDefaults", "TimeConfig",
-           "DEFAULT_PATHS", "keygen", "load", "loads", "locate", "override"]
+           "DEFAULT_PATHS", "keygen", "load", "loads", "locate", "override", "place", "services_at_least"]
 
 DEFAULT_PATHS = ("/etc/koi/koi.conf", "koi.conf")
 MAX_VARIABLES = 100
@@ -199,6 +199,25 @@ def loads(content: bytes, file: str, name: str | None = None, password: str | No
         time=TimeConfig(**_section(values, "time")),
         warnings=check.warnings(read, file, password, len(electors), quorum, timing),
     )
+
+
+def place(path: str, key: str) -> str:
+    """`FILE:LINE: key` for a fault that shows only after a file was loaded."""
+    return f"{path}:{read_sections(read_bytes(path), SECTIONS, Faults(path)).line(key)}: {key}"
+
+
+def services_at_least(path: str | None) -> tuple[str, ServiceDefaults] | None:
+    """The file, and what it says of services for all its faults; None where it runs none, or says not where they are."""
+    try:
+        file = locate(path)
+        read = read_sections(read_bytes(file), SECTIONS, Faults(file))
+    except ConfigError:
+        return None
+    faulty = read.given("service.folder") and read.values["service.folder"] == SECTIONS["service"]["folder"].default
+    if not read.values["node.runner"] or faulty:
+        return None
+    folders = check.folders(read.values, os.path.dirname(os.path.abspath(file)))
+    return file, ServiceDefaults(**_section({**read.values, **folders}, "service"))
 
 
 def locate(path: str | None = None) -> str:

@@ -176,7 +176,7 @@ def _password_in(path: str) -> str:
     try:
         return take.secret(content.decode().rstrip("\r\n"))
     except (UnicodeDecodeError, Wrong):
-        raise Wrong(f"is {place}, which must hold one line of at least {take.MIN_PASSWORD} characters; "
+        raise Wrong(f"is {place}, which must hold one line of {take.MIN_PASSWORD} to {take.MAX_TEXT} characters; "
                     "`koi keygen` prints one") from None
 
 

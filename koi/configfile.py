@@ -117,6 +117,8 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or "it cannot be read"
     if isinstance(error, yaml.composer.ComposerError) and "document" not in problem:
         return "an alias or anchor that fits nothing; put text that begins with * or & in quotes"
+    if "'\\t'" in problem:
+        return "a tab where only blanks may stand; indent with blanks"
     if "tag" in problem:
         return "a tag that is not known; put text that begins with ! in quotes"
     return problem

@@ -70,14 +70,14 @@ def password(node: yaml.Node) -> str:
     try:
         return secret(scalar(node))
     except Wrong:
-        raise Wrong(f"must be one line of at least {MIN_PASSWORD} characters, in quotes where it has any of : # & * ! ' \" ; "
-                    "`koi keygen` prints one") from None
+        raise Wrong(f"must be one line of {MIN_PASSWORD} to {MAX_TEXT} characters, in quotes where it has any of"
+                    " : # & * ! ' \" ; `koi keygen` prints one") from None
 
 
 def secret(value: str) -> str:
     """Checks a password from any source."""
     if not MIN_PASSWORD <= len(value) <= MAX_TEXT or not value.isprintable():
-        raise Wrong(f"must be one line of at least {MIN_PASSWORD} characters; `koi keygen` prints one")
+        raise Wrong(f"must be one line of {MIN_PASSWORD} to {MAX_TEXT} characters; `koi keygen` prints one")
     return value
 
 
@@ -108,7 +108,7 @@ def whole(low: int, high: int) -> Parser:
     def parse(node: yaml.Node) -> int:
         value = scalar(node)
         if not _is_plain(node) or not _WHOLE.match(value) or not low <= int(value) <= high:
-            raise Wrong(f"is '{shown(value)}'; must be a whole number from {low} to {high}")
+            raise Wrong(f"is '{shown(value)}'; must be a whole number from {low} to {high}{_unquoted(node)}")
         return int(value)
 
     return parse
@@ -120,7 +120,7 @@ def number(low: float, high: float) -> Parser:
     def parse(node: yaml.Node) -> float:
         value = scalar(node)
         if not _is_plain(node) or not _NUMBER.match(value) or not low <= float(value) <= high:
-            raise Wrong(f"is '{shown(value)}'; must be a number from {low:g} to {high:g}")
+            raise Wrong(f"is '{shown(value)}'; must be a number from {low:g} to {high:g}{_unquoted(node)}")
         return float(value)
 
     return parse
@@ -129,6 +129,10 @@ def number(low: float, high: float) -> Parser:
 def _is_plain(node: yaml.Node) -> bool:
     """Whether YAML takes it for a number: "3" in quotes is text."""
     return node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+def _unquoted(node: yaml.Node) -> str:
+    return ", without quotes" if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"') else ""
 
 
 def duration(low: float, high: float) -> Parser:
@@ -174,7 +178,7 @@ def quorum(node: yaml.Node) -> str | int:
     if value == "majority":
         return value
     if not _is_plain(node) or not _WHOLE.match(value) or int(value) < 1:
-        raise Wrong(f"is '{shown(value)}'; must be majority or a number of electors")
+        raise Wrong(f"is '{shown(value)}'; must be majority or a number of electors{_unquoted(node)}")
     return int(value)
 
 

@@ -33,6 +33,7 @@ from koi.proc import forkhooks
 
 forkhooks.import_without()
 
+import json
 import os
 import pwd
 import sys
@@ -44,13 +45,14 @@ from typing import TYPE_CHECKING, Any, Optional
 from docopt import DocoptExit, docopt
 
 from koi import __version__, log
-from koi.config import Config, override
+from koi.config import Config, ServiceDefaults, override, place, services_at_least
 from koi.errors import ConfigError, KoiError
 from koi.proc import daemon, lastgood
 from koi.proc.lastgood import Copy
 
 if TYPE_CHECKING:
     from koi.proc.child import Context
+    from koi.service.catalog import Catalog
 
 FAILED, USAGE = 1, 2
 CONSOLE = "console"
@@ -85,10 +87,10 @@ def main(argv: Optional[Sequence[str]] = None, mains: Optional[Mains] = None) ->
     return serve(daemon.Report())
 
 
-def check(path: Optional[str], name: Optional[str] = None) -> int:
+def check(path: Optional[str], as_json: bool = False) -> int:
     """Say on stderr what is wrong with the configuration and the services, each fault; 0 if nothing, else 2."""
     try:
-        config, definitions, ignored, _ = _read(path, name)
+        config, definitions, ignored, _ = _read(path, None)
     except KoiError as fault:
         print(fault, file=sys.stderr)
         return USAGE
@@ -96,7 +98,8 @@ def check(path: Optional[str], name: Optional[str] = None) -> int:
         print(f"warning: {text}", file=sys.stderr)
     roles = " and ".join(role for role, has in (("elector", config.node.elector), ("runner", config.node.runner)) if has)
     names = ", ".join(one.name for one in definitions)
-    print(f"{config.path}: all right. Node {config.node.name} is {roles}; services: {names or 'none'}.")
+    message = f"{config.path}: all right. Node {config.node.name} is {roles}; services: {names or 'none'}."
+    print(json.dumps({"done": True, "message": message}) if as_json else message)
     return 0
 
 
@@ -105,17 +108,29 @@ def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, 
 
     Raises ConfigError with all faults.
     """
-    config, copy = lastgood.read(path, name)
+    try:
+        config, copy = lastgood.read(path, name)
+    except ConfigError as error:
+        known = services_at_least(path)
+        raise ConfigError(error.faults + (_services(*known)[1] if known else [])) from None
     if not config.node.runner:
         return config, (), (), copy
-    from koi.service import catalog
-
-    found = catalog.scan(config.service.folder)
-    faults = catalog.check(found, config.service, override)
-    if faults:
+    found, faults = _services(config.path, config.service)
+    if found is None or faults:
         raise ConfigError(faults)
     ignored = tuple(f"{os.path.join(config.service.folder, entry)} is ignored: {why}" for entry, why in found.ignored)
     return config, tuple(found.definitions), ignored, copy
+
+
+def _services(file: str, service: ServiceDefaults) -> tuple[Optional[Catalog], list[str]]:
+    """What stands in the folder of services, None where it cannot be read; and every fault of it."""
+    from koi.service import catalog
+
+    try:
+        found = catalog.scan(service.folder)
+    except KoiError as fault:
+        return None, [f"{place(file, 'service.folder')}: {fault}"]
+    return found, catalog.check(found, service, override)
 
 
 def _read_to_start(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...], Optional[Copy]]:
@@ -135,7 +150,7 @@ def _read_to_start(path: Optional[str], name: Optional[str]) -> tuple[Config, tu
         if not config.node.runner or treefile.read(config.node.run_dir)[0].clean:
             raise
         found = catalog.scan(config.service.folder)
-        faults = [*error.faults, *(catalog.check(found, config.service, override) if copied is None else ())]
+        faults = dict.fromkeys([*error.faults, *(catalog.check(found, config.service, override) if copied is None else ())])
         warnings = [f"started all the same, to demote and stop what a dead koinode left: {fault}" for fault in faults]
         warnings += [config.stands_in] if config.stands_in else []
         definitions = catalog.usable(found, config.service, override)

@@ -104,10 +104,23 @@ def test_check_says_that_all_is_right(node: Node) -> None:
 
 def test_check_names_every_fault_of_the_configuration(node: Node) -> None:
     node.configure("time: {failover: often, lease: 99y}\nwhat: 3\n")
+    (node.services / "10-vip" / "watch").touch()
     wrong = node.run("--check", "-f", str(node.config))
     assert wrong.returncode == 2
-    for key in ("failover", "lease", "what"):
+    for key in ("failover", "lease", "what", "10-vip/watch: is not executable"):
         assert key in wrong.stderr, wrong.stderr
+
+
+@pytest.mark.parametrize("more", ["", "what: 3\n"])
+def test_a_folder_of_services_that_is_not_there_is_named_with_line_and_key(node: Node, more: str) -> None:
+    node.configure(more)
+    text = node.config.read_text()
+    node.config.write_text(text.replace(str(node.services), "/nowhere"))
+    line = next(number for number, line in enumerate(text.splitlines(), 1) if str(node.services) in line)
+    wrong = node.run("--check", "-f", str(node.config))
+    assert wrong.returncode == 2 and f"{node.config}:{line}: service.folder: " in wrong.stderr
+    assert "/nowhere cannot be read: No such file or directory; create it or set" in wrong.stderr
+    assert ("what: no such key" in wrong.stderr) is bool(more)
 
 
 def test_check_and_start_name_every_fault_of_the_services(node: Node) -> None:
