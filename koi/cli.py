@@ -340,6 +340,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:  # `koi status >&-`
             sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        if sys.stderr is None:  # `koi status 2>&-`
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")
         draw_in_ascii(sys.stdout)
         code = run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from koi.client import JSON, Client, pause
 from koi.errors import NoAnswer, Refused
+from koi.view import count
 from koi.view_tree import tree_lines
 
 INTERVAL_S = 1.0
@@ -55,7 +56,7 @@ def fit(lines: Sequence[str], width: int, height: int) -> list[str]:
         return shown
     while shown and sum(rows[: len(shown)]) > room - 1:
         shown.pop()
-    return [*shown, f"... {len(lines) - len(shown)} more lines; enlarge the terminal"]
+    return [*shown, f"... {count(len(lines) - len(shown), 'more line')}; enlarge the terminal"]
 
 
 def watch(client: Client, colour: bool, as_json: bool) -> int:

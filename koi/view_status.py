@@ -203,6 +203,8 @@ def _node_rows(node: JSON) -> list[list[str | Cell]]:
     state = state_cell(node["state"])
     if node["stuck"]:
         state = Cell(f"{state.text} (stuck)", "bad")
+    elif node["mode"] == "passive" and node["runner"]:
+        state = Cell(f"{state.text} (passive)", state.style)
     first: list[str | Cell] = [
         Cell(printable(node["name"]), "head"), state, state_cell(node["elector"]), node["address"] or NOTHING,
         age(node["seen"]), age(node["uptime"]),

@@ -337,7 +337,7 @@ class Runner(Heir):
         if self.stopping:
             return "koinode stops"
         if self.stopped:
-            return "stopped by hand; 'koi start' starts it"
+            return f"stopped by hand; 'koi start {self.settings.name}' starts it"
         if self.failed:
             return f"service {self.failed} failed"
         if self.mode != "active":

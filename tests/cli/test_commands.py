@@ -302,6 +302,10 @@ def test_output_that_nobody_takes_is_no_traceback(tmp_path: Path) -> None:
     assert (full.returncode, full.stderr) == (1, "koi: the output cannot be written: No space left on device\n")
     closed = koi_in_shell("$KOI keygen >&-", tmp_path)
     assert (closed.returncode, closed.stderr) == (0, "")
+    for command, code in (("nonsense", 2), ("-t 0.1 --secret-file pw status", 3), ("keygen", 0)):
+        (tmp_path / "pw").write_text("a password of the tests")
+        (tmp_path / "pw").chmod(0o600)
+        assert koi_in_shell(f"$KOI {command} 2>&-", tmp_path).returncode == code
 
 
 def test_a_tree_on_a_terminal_without_utf_8(tmp_path: Path) -> None:

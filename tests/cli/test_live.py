@@ -45,6 +45,7 @@ def test_a_picture_that_is_too_high_says_so() -> None:
     assert fit(lines, 10, 5) == lines
     assert fit(lines, 10, 4) == [lines[0], "... 2 more lines; enlarge the terminal"]
     assert fit(lines, 11, 4) == lines
+    assert fit(["z", "y" * 11], 10, 3) == ["z", "... 1 more line; enlarge the terminal"]
     assert fit(lines, 10, 1) == ["... 3 more lines; enlarge the terminal"]
 
 

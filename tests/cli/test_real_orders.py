@@ -135,7 +135,7 @@ def test_demote_until_elect(koi: Koi, master: str) -> None:
 def test_stop_and_start(koi: Koi, backup: str) -> None:
     assert koi("stop", backup) == 0 and koi.out == f"{backup} is stopped\n"
     assert state(koi, backup) == "Stopped"
-    assert koi("promote", backup) == 1 and "stopped by hand" in koi.err
+    assert koi("promote", backup) == 1 and f"stopped by hand; 'koi start {backup}' starts it" in koi.err
     assert koi("recover", backup) == 0 and "stopped by hand" in koi.out
     assert koi("start", backup) == 0 and koi.out == f"{backup} is Backup\n"
     assert koi("stop", "bb") == 1 and "did you mean b?" in koi.err
