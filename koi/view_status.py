@@ -72,7 +72,7 @@ def headline(status: JSON) -> str:
     cluster = status["cluster"]
     if cluster["leader"] is None:
         return f"No leader: {_why_no_leader(cluster)}{_last_known_master(cluster)}."
-    if cluster["master"] is None:
+    if cluster["master"] is None or cluster.get("hold") == "stuck":
         return f"No master: {_ended(why_nobody(status))}"
     found = troubles(status)
     if not found and _complete(cluster):

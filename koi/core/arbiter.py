@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 from koi.core.messages import ENDING, STUCK, Ledger, Report, Version
+from koi.core.states import still_active
 from koi.core.timing import Timing
 
 
@@ -162,11 +163,7 @@ def _under_hold(view: View) -> Decision:
     if ledger.hold == STUCK:
         if seen is not None and _is_clean(view, seen):
             return Decision(replace(ledger, hold=None, reason=f"{ledger.master} reports that nothing on it is active any more"))
-        words = (
-            f"{ledger.master} may still be active: its demote and stop failed. Make sure that it is off,"
-            f" then 'koi recover {ledger.master} --force'"
-        )
-        return Decision(nobody=words)
+        return Decision(nobody=still_active(str(ledger.master)))
     return Decision(nobody="maintenance: no master is changed")
 
 

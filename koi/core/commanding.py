@@ -12,6 +12,7 @@ from koi.core.effects import Remember, Tell
 from koi.core.node import Node
 from koi.core.ordering import PROMOTED, STARTED, reached
 from koi.core.pipe import NodeBegun, NodeCommand, NodeResult, Restart, ServiceState
+from koi.core.states import still_active
 
 if TYPE_CHECKING:
     from koi.core.recovery import Recovery
@@ -111,7 +112,7 @@ class Commanded(Node):
         if command.verb == "restart":
             return self._restarted(command)
         if command.verb == "stop":
-            return NodeResult(command.id, True, f"{name} is stopped") if self._all_ended() and self.holding is None else None
+            return self._stopped_by_hand(command)
         if self.state in ("Backup", "Master"):
             return NodeResult(command.id, True, f"{name} is {self.state}")
         if self.stopped and command.verb == "recover":
@@ -124,6 +125,14 @@ class Commanded(Node):
             what = self.last_failure or f"service {self.failed} failed"
             return NodeResult(command.id, False, f"{name} has failed ({what}) and has given up; 'koi recover {name}' starts it")
         return None
+
+    def _stopped_by_hand(self, command: NodeCommand) -> Optional[NodeResult]:
+        name = self.settings.name
+        if not self._all_ended():
+            return None
+        if self.stuck():
+            return NodeResult(command.id, False, still_active(name, self.blocks_others()))
+        return NodeResult(command.id, True, f"{name} is stopped") if self.holding is None else None
 
     @property
     def _has_given_up(self) -> bool:

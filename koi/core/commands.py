@@ -10,6 +10,7 @@ from typing import Callable, Optional, Union
 
 from koi.core.arbiter import View, heard, vacancy, why_not
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, Fenced, Ledger
+from koi.core.states import still_active
 
 MAX_RECENT = 32
 """Ids of commands carried out that the ledger remembers."""
@@ -69,11 +70,7 @@ def unknown(view: View, node: Optional[str]) -> Optional[Refused]:
 def _held(view: View) -> Optional[Refused]:
     hold = view.ledger.hold
     if hold == STUCK:
-        node = view.ledger.master
-        return Refused(
-            f"{node} may still be active (its demote and stop failed), so nobody else is promoted;"
-            f" make sure that {node} is off, then 'koi recover {node} --force'"
-        )
+        return Refused(still_active(str(view.ledger.master)))
     if hold is not None:
         return Refused("the cluster is in maintenance; end it with 'koi maintenance off' first")
     return None

@@ -134,3 +134,12 @@ def outcome(action: str, exit: Optional[int], timeout: float) -> str:
     if exit < 0:
         return f"{action} was killed by signal {-exit}"
     return f"{action} exited {exit}"
+
+
+def still_active(node: str, held: bool = True) -> str:
+    """What is said of a stuck node, and the ways out; `held`: because of it nobody is promoted."""
+    so = ", so nobody is promoted" if held else ""
+    return (
+        f"{node} may still be active: its demote and stop failed{so}; mend what keeps it from stopping,"
+        f" then 'koi recover {node}', or make sure that it is off, then 'koi recover {node} --force'"
+    )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Union
 
-from koi.core.messages import MAINTENANCE
+from koi.core.messages import MAINTENANCE, STUCK
+from koi.core.states import still_active
 
 if TYPE_CHECKING:
     from koi.proc.snapshot import Snapshot
@@ -42,7 +43,13 @@ class Condition:
 
     def judge(self, snapshot: Snapshot) -> Optional[Verdict]:
         """Whether it is so, or cannot become so."""
-        return None if self.asked else self._judge(snapshot)
+        if self.asked:
+            return None
+        verdict, held = self._judge(snapshot), stuck(snapshot)
+        fencing = snapshot.view.fence and not snapshot.machine.fencer.trouble
+        if verdict is None and held and self.epoch is not None and not fencing:
+            return Verdict(False, f"begun, and goes on once this is mended: {held}")
+        return verdict
 
     def holds(self, snapshot: Snapshot) -> bool:
         """Whether it is so already."""
@@ -55,6 +62,12 @@ class Condition:
     def progress(self, snapshot: Snapshot) -> str:
         """What there is to tell meanwhile."""
         return snapshot.nobody() if snapshot.master() is None else f"{snapshot.master()} is master"
+
+
+def stuck(snapshot: Snapshot) -> str:
+    """Why nothing is changed until an administrator acts (hold: stuck); empty when that is not so."""
+    ledger = snapshot.view.ledger
+    return still_active(str(ledger.master)) if ledger.hold == STUCK else ""
 
 
 def _is_master(snapshot: Snapshot, name: str) -> bool:
@@ -111,6 +124,8 @@ class MasterIs(Condition):
     def progress(self, snapshot: Snapshot) -> str:
         """demoting b, promoting c."""
         ledger = snapshot.view.ledger
+        if ledger.hold == STUCK:
+            return stuck(snapshot)
         if ledger.yielding and snapshot.master() is not None:
             return f"demoting {ledger.master}"
         if snapshot.master() is not None and (self.node in (None, snapshot.master())):

@@ -22,7 +22,7 @@ class PassiveIs(Condition):
         ledger, master = snapshot.view.ledger, snapshot.master()
         if self.node not in ledger.passive:
             return Verdict(False, f"{self.node} is active again: {ledger.reason}")
-        if master == self.node and ledger.hold is None:
+        if master == self.node and ledger.hold != MAINTENANCE:
             return None
         what = f"{master} is master" if master else f"nobody is master: {snapshot.nobody()}"
         return Verdict(True, f"{self.node} is passive; {what}")

@@ -11,6 +11,7 @@ from koi.core import arbiter
 from koi.core.arbiter import View
 from koi.core.blank import Blank
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, Report, ServiceInfo, Witness
+from koi.core.states import still_active
 from koi.names import written
 
 if TYPE_CHECKING:
@@ -130,9 +131,7 @@ class Snapshot:
             found.append(f"unsafe_quorum: {seat.majority} of {self.electors} electors decide; a partition can give two masters")
         found += [self.machine.timing.broken_promise] if self.machine.timing.broken_promise else []
         if self.view.ledger.hold == STUCK:
-            name = self.view.ledger.master
-            found.append(f"hold: stuck: {name} may still be active, so nobody is promoted: its demote and stop failed;"
-                         f" make sure that it is off, then 'koi recover {name} --force'")
+            found.append(f"hold: stuck: {still_active(str(self.view.ledger.master))}")
         found += [
             rivals.text
             for rivals in self.machine.rivals.values()

@@ -114,6 +114,15 @@ def test_a_node_in_trouble_forbids_all_well(member: dict[str, object], words: st
     assert "all well" not in headline(found)
 
 
+def test_a_stuck_master_is_no_master() -> None:
+    """It was said to be becoming master, for as long as it was stuck."""
+    words = "b may still be active: its demote and stop failed"
+    stuck = node("b", "Failed", stuck=True, failed=True)
+    found = status(node("a", "Backup"), stuck, node("c", None, "leader"), hold="stuck", nobody=words)
+    assert headline(found) == f"No master: {words}."
+    assert check_line(found)[1] == CRITICAL
+
+
 def test_nobody_could_take_over() -> None:
     found = status(node("a", "Backup", promotable=False), node("b", "Master"))
     assert headline(found).endswith("; nobody could take over.")

@@ -210,7 +210,8 @@ def test_a_stuck_master_stops_everything() -> None:
     assert decision.ledger.reason == "a may still be active: its demote and stop failed; nobody is promoted"
     assert decide(view(b={"stuck": True})).ledger is None
     assert decide(view(replace(HELD, hold=STUCK), a={"stuck": True})).nobody == (
-        "a may still be active: its demote and stop failed. Make sure that it is off, then 'koi recover a --force'"
+        "a may still be active: its demote and stop failed, so nobody is promoted; mend what keeps it from stopping,"
+        " then 'koi recover a', or make sure that it is off, then 'koi recover a --force'"
     )
 
 

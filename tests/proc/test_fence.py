@@ -21,13 +21,24 @@ def make(folder: Path, fence: str = "", service: str = "", failover: str = "1s")
     return cluster
 
 
-def stick(cluster: RealCluster) -> str:
-    """Make the master stuck: its demote and its stop fail."""
+def ready(cluster: RealCluster) -> str:
+    """Start it and wait until all are up; the master."""
     cluster.start()
     master = cluster.wait_master()
     until("all are up", lambda: sorted(n["state"] for n in cluster.status()["nodes"]) == ["Backup", "Backup", "Master"])
+    return master
+
+
+def spoil(cluster: RealCluster, node: str) -> None:
+    """From now on its demote and its stop fail."""
     for action in ("demote", "stop"):
-        cluster.script("10-vip", action, body="exit 1", nodes=master)
+        cluster.script("10-vip", action, body="exit 1", nodes=node)
+
+
+def stick(cluster: RealCluster) -> str:
+    """Make the master stuck: its demote and its stop fail."""
+    master = ready(cluster)
+    spoil(cluster, master)
     with cluster.any().client() as client:
         client.demote(no_wait=True)
     until("hold: stuck", lambda: cluster.status().get("cluster", {}).get("hold") == "stuck")
@@ -65,6 +76,17 @@ def test_nobody_is_promoted_beside_a_stuck_master_also_after_all_electors_restar
             client.recover(master, force=True)
             client.elect()
         assert cluster.wait_master() in others and cluster.overlaps() == [f for f in cluster.overlaps() if master in f]
+
+
+@pytest.mark.parametrize("command", ["promote", "stop", "passive", "demote"])
+def test_a_command_that_makes_the_master_stuck_is_answered(tmp_path: Path, command: str) -> None:
+    """None of them was ever: the client waited until somebody had mended the node."""
+    with make(tmp_path) as cluster:
+        master = ready(cluster)
+        spoil(cluster, master)
+        node = next(n for n in "abc" if n != master) if command == "promote" else master
+        with cluster.any().client() as client, pytest.raises(Refused, match="mend what keeps it from stopping"):
+            getattr(client, command)(*([] if command == "demote" else [node]))
 
 
 def test_a_stuck_node_that_reports_itself_clean_ends_the_hold(tmp_path: Path) -> None:
