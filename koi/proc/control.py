@@ -18,7 +18,7 @@ from koi.names import unknown_node
 from koi.proc import plan
 from koi.proc.asked import entries_wanted, journaled, node_command, origin
 from koi.proc.conditions import Condition, parse
-from koi.proc.holds import ActiveIs, MaintenanceIs, PassiveIs
+from koi.proc.holds import ActiveIs, MaintenanceIs, OffIs, PassiveIs
 from koi.proc.reload import Reconfigure
 from koi.proc.replies import Replies, arguments
 from koi.proc.snapshot import Snapshot
@@ -285,7 +285,7 @@ class Control:
     def _node_command(self, request: Request, now: float) -> None:
         given = arguments(request)
         if request.command == "recover" and given.get("force") and self._is_stuck(given.get("node"), now):
-            self._to_leader(request, _command(request, "release"), None, Snapshot(self.shell, now), now)
+            self._to_leader(request, _command(request, "release"), OffIs(str(given["node"])), Snapshot(self.shell, now), now)
         elif not self._named_elsewhere(request, now):
             self._to_runner(request, now)
 

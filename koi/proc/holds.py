@@ -45,6 +45,17 @@ class ActiveIs(Condition):
         return Verdict(True, f"{self.node} is active" + (f", and cannot be promoted yet: {why}" if why else ""))
 
 
+class OffIs(Condition):
+    """After `recover NODE --force`: the stuck node counts as off."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+
+    def _judge(self, snapshot: Snapshot) -> Optional[Verdict]:
+        what = "the next master is chosen once its lease and grace have surely passed ('koi wait master' waits for that)"
+        return Verdict(True, f"{self.node} counts as off; {what}")
+
+
 class MaintenanceIs(Condition):
     """After `maintenance`: every runner that is heard runs scripts no more, or again."""
 
