@@ -104,7 +104,7 @@ class Elector:
             self._settle(now)
         known = self.reports.get(report.name)
         if known is not None and self._refuses(known, report, origin, now):
-            self.desk.say_now(origin, self._state(report, nudge=False))
+            self.desk.say_now(origin, replace(self._state(report, nudge=False), digest=""))  # its list is not kept
             return self._finish(was, now)
         self._answer(origin, report, now)
         self._remember(origin, report, now)

@@ -156,6 +156,21 @@ def test_an_elector_keeps_the_list_it_knows_until_a_newer_one_comes() -> None:
     assert hear(5, "2") == ("2", (new,))
 
 
+def test_a_report_that_is_refused_leaves_no_list_behind() -> None:
+    """Found: a node that was restarted had no services in the status until its second report to be believed."""
+    elector = Elector(Seat("a", ELECTORS, "boot-a"), T, Record(), random.Random(1), 0.0)
+
+    def hear(boot: str, uptime: float, now: float) -> str:
+        number, listed = 1 if now < 2.0 else 2, (ServiceInfo("vip", 10, "Started"),)
+        report = Report("x", boot, number, digest="1", services=listed, uptime=uptime)
+        [answer] = [e.message for e in elector.report(("x", 1), report, now) if isinstance(e, Send)]
+        return str(answer.digest)
+
+    assert hear("first", 9.0, 1.0) == "1"
+    assert hear("second", 0.1, 1.1) == "" and elector.reports["x"].report.boot == "first"
+    assert hear("second", 8.0, 9.0) == "1" and elector.reports["x"].report.boot == "second"
+
+
 def test_the_digest_changes_with_the_list_and_differs_between_boots() -> None:
     one, other = runner(), runner(boot="second-boot")
     first = one.reporter.digest
