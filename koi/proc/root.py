@@ -111,7 +111,8 @@ class Root:
         self._tree_fault = ""
         self._gather(unclean=not found.clean)
         if not found.clean:
-            log.get().warning(f"the koinode before this one did not end in order; {_left(found, definitions)}")
+            tell = log.get().info if found.maintenance else log.get().warning
+            tell(_left(found, definitions))
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -351,11 +352,15 @@ class Root:
 
 
 def _left(found: Tree, definitions: Sequence[Any]) -> str:
-    """What a dead tree left and what is done about it, for the log."""
+    """What the tree before this one left and what is done about it, for the log."""
     known = {one.name for one in definitions}
     lost = sorted(set(found.services) - known)
     states = ", ".join(f"{name} {service.get('state')}" for name, service in sorted(found.services.items()) if name in known)
-    text = f"demoting and stopping its services first ({states or 'their states are not known'})"
+    if found.maintenance:
+        how, then = "ended in maintenance", "its services stay as they are until it is known whether there still is"
+    else:
+        how, then = "did not end in order", "demoting and stopping its services first"
+    text = f"the koinode before this one {how}; {then} ({states or 'their states are not known'})"
     if lost:
         text += f"; no service folder is left for {', '.join(lost)}: make sure yourself that they are not active"
     return text

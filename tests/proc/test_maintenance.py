@@ -78,6 +78,8 @@ def test_an_upgrade_node_by_node_runs_not_one_script(cluster: RealCluster) -> No
     assert [s.action for s in cluster.read_stamps()[before:] if s.action != "status"] == []
     assert cluster.master() == master and {n: program(cluster, n) for n in "abc"} == programs
     assert cluster.overlaps() == []
+    logs = [node.log.read_text() for node in cluster.nodes.values()]
+    assert any("ended in maintenance" in text for text in logs) and not any("did not end in order" in text for text in logs)
 
 
 def test_what_was_changed_by_hand_is_put_right(cluster: RealCluster) -> None:
