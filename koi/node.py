@@ -94,7 +94,7 @@ def check(path: Optional[str], as_json: bool = False) -> int:
     except KoiError as fault:
         print(fault, file=sys.stderr)
         return USAGE
-    for text in (*config.warnings, *ignored):
+    for text in (*config.warnings, *_not_there(config), *ignored):
         print(f"warning: {text}", file=sys.stderr)
     roles = " and ".join(role for role, has in (("elector", config.node.elector), ("runner", config.node.runner)) if has)
     names = ", ".join(one.name for one in definitions)
@@ -103,13 +103,24 @@ def check(path: Optional[str], as_json: bool = False) -> int:
     return 0
 
 
+def _not_there(config: Config) -> list[str]:
+    """A warning for each command of the configuration that this machine does not have. Only a path can be looked for."""
+    wanted = (("cluster.fence", config.cluster.fence, config.node.elector), ("node.self_fence", config.node.self_fence, True))
+    found = []
+    for key, command, used in wanted:
+        program = (command or "").strip().partition(" ")[0]
+        if used and program.startswith("/") and not os.access(program, os.X_OK):
+            found.append(f"{key}: {program} is not there or cannot be executed; without it the command fails when it is needed")
+    return found
+
+
 def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...], tuple[str, ...], Copy]:
     """The configuration, the services, a sentence for each name that is ignored, and what is kept of the file.
 
     Raises ConfigError with all faults.
     """
     try:
-        config, copy = lastgood.read(path, name)
+        config, copy = _read_file(path, name)
     except ConfigError as error:
         known = services_at_least(path)
         raise ConfigError(error.faults + (_services(*known)[1] if known else [])) from None
@@ -120,6 +131,17 @@ def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, 
         raise ConfigError(faults)
     ignored = tuple(f"{os.path.join(config.service.folder, entry)} is ignored: {why}" for entry, why in found.ignored)
     return config, tuple(found.definitions), ignored, copy
+
+
+def _read_file(path: Optional[str], name: Optional[str]) -> tuple[Config, Copy]:
+    """The configuration and what is kept of it. Raises ConfigError, also where its electors may not follow on those before."""
+    from koi.proc import files
+
+    config, copy = lastgood.read(path, name)
+    fault = files.electors_fault_on_disk(f"{config.node.state_dir}/elector.json", config.cluster.electors.names)
+    if fault and config.node.elector:
+        raise ConfigError([f"{config.path}: {fault}"])
+    return config, copy
 
 
 def _services(file: str, service: ServiceDefaults) -> tuple[Optional[Catalog], list[str]]:
@@ -162,7 +184,7 @@ def _usable(path: Optional[str], name: Optional[str], error: ConfigError) -> tup
     from koi.proc import treefile
 
     try:
-        return lastgood.read(path, name)
+        return _read_file(path, name)
     except ConfigError:
         run_dir = lastgood.run_dir(path)
         if treefile.read(run_dir)[0].clean:

@@ -45,12 +45,9 @@ def load_record(path: str, electors: tuple[str, ...]) -> Record | None:
     except (OSError, ValueError) as error:
         log.get().error(f"{path} cannot be read ({error}); this elector starts blank and asks the others")
         return None
-    if record is not None and record.electors and len(set(record.electors) ^ set(electors)) > 1:
-        raise KoiError(
-            f"cluster.electors is {', '.join(electors)}, but this node last ran with {', '.join(sorted(record.electors))}:"
-            f" more than one name differs, which could give two masters. Change one elector at a time on all nodes, or, with the"
-            f" whole cluster stopped, remove {path} on every node"
-        )
+    fault = files.electors_fault(path, record, electors)
+    if fault:
+        raise KoiError(fault)
     return record
 
 

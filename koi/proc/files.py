@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Optional
 
@@ -27,6 +28,27 @@ def prepare_folder(path: str, what: str) -> None:
         raise KoiError(f"{what} {path} cannot be made: {error.strerror}; make it, or set another one in koi.conf") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise KoiError(f"{what} {path} cannot be written by this user; mend its owner or mode, or set another one in koi.conf")
+
+
+def electors_fault(path: str, record: Optional[Record], electors: Sequence[str]) -> str:
+    """Why this list of electors may not follow on the one of the record at `path` (rule 2.3); empty when it may."""
+    if record is None or not record.electors or len(set(record.electors) ^ set(electors)) <= 1:
+        return ""
+    return (
+        f"cluster.electors is {', '.join(electors)}, but this node last ran with {', '.join(sorted(record.electors))}:"
+        " more than one name differs, which could give two masters. Add or remove one elector at a time on all nodes (to"
+        f" exchange one, add first), or, with the whole cluster stopped, remove {path} on every node"
+    )
+
+
+def electors_fault_on_disk(path: str, electors: Sequence[str]) -> str:
+    """As electors_fault; a record that cannot be read forbids nothing: its elector starts blank."""
+    try:
+        content = read_json(path)
+        record = None if content is None else parse_record(content)
+    except (OSError, ValueError):
+        return ""
+    return electors_fault(path, record, electors)
 
 
 def write_json(path: str, content: Any, sync: bool = True) -> None:

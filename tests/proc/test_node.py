@@ -133,6 +133,15 @@ def test_check_and_start_name_every_fault_of_the_services(node: Node) -> None:
     assert node.pids() == {}
 
 
+def test_check_warns_of_commands_that_are_not_there(node: Node) -> None:
+    plain = node.config.read_text()
+    node.config.write_text(plain.replace("node: {", "node: {self_fence: /nowhere/off -f, "))
+    right = node.run("--check", "-f", str(node.config))
+    assert right.returncode == 0 and "node.self_fence: /nowhere/off is not there" in right.stderr
+    node.config.write_text(plain.replace("node: {", "node: {self_fence: /bin/sh -c true, "))
+    assert node.run("--check", "-f", str(node.config)).stderr == ""
+
+
 def test_check_warns_of_what_is_ignored(node: Node) -> None:
     (node.services / "old.bak").mkdir()
     assert "old.bak is ignored" in node.run("--check", "-f", str(node.config)).stderr

@@ -4,6 +4,7 @@ service, and only what needs a new socket or new timings replaces elector or run
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -62,6 +63,10 @@ def test_a_faulty_file_changes_nothing_and_the_client_hears_why(cluster: RealClu
     node.config.write_text(good.replace(f"{node.folder}/state", f"{node.folder}/elsewhere"))
     with pytest.raises(Refused, match="node.state_dir can only be changed by a restart of koinode"):
         reconfigure(node)
+    if node.elector:  # it was applied, and the elector then ended again and again
+        node.config.write_text(re.sub(r"electors: {.*}", f"electors: {{{node.name}: '127.0.0.1:{node.port}'}}", good))
+        with pytest.raises(Refused, match="more than one name differs"):
+            reconfigure(node)
     node.config.write_text(good)
     assert "nothing has changed" in reconfigure(node)
     assert node.processes() == before and scripts(cluster) == ran
