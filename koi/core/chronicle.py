@@ -6,6 +6,7 @@ in all journals for one and the same change: who merges them keeps the first.
 
 from __future__ import annotations
 
+from koi.core.commands import ASKED
 from koi.core.effects import Journal
 from koi.core.ledger import same_master
 from koi.core.messages import HOLDS, Ledger
@@ -49,8 +50,8 @@ def _is_new_command(old: Ledger, new: Ledger) -> bool:
 
 def _command(old: Ledger, new: Ledger) -> str:
     """The command that this ledger carries out, as it is typed; empty when it carries none."""
-    if not _is_new_command(old, new):
-        return ""
+    if not _is_new_command(old, new) or (not old.recent and ASKED not in new.reason):
+        return ""  # none, or an elector that was blank learns of a command long done
     for name in sorted({*old.passive} ^ {*new.passive}):
         return f"{'passive' if name in new.passive else 'active'} {name}"
     if new.fenced is not None and new.fenced != old.fenced:

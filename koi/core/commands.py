@@ -14,6 +14,8 @@ from koi.core.states import still_active
 
 MAX_RECENT = 32
 """Ids of commands carried out that the ledger remembers."""
+ASKED = ", asked by "
+"""What stands in the reason of a ledger that carries a command out."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def apply(view: View, command: Command) -> Outcome:
 
 
 def _words(command: Command, what: str) -> str:
-    words = f"{what}, asked by {command.origin or 'an administrator'}"
+    words = f"{what}{ASKED}{command.origin or 'an administrator'}"
     return f"{words}: {command.reason}" if command.reason else words
 
 

@@ -291,7 +291,7 @@ class Elector:
     def _follow_decision(self, decision: Decision, lead: Leadership, now: float) -> None:
         self.wake = decision.wake
         if _gist(decision.nobody) != _gist(self.nobody) and decision.nobody:
-            self.desk.log(INFO, f"nobody is master: {decision.nobody}")
+            self.desk.log(INFO, decision.nobody if lead.ledger.hold else f"nobody is master: {decision.nobody}")
         self.nobody = decision.nobody
         if decision.ledger is not None:
             self._propose(decision.ledger, lead, now)

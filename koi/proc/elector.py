@@ -146,7 +146,7 @@ class ElectorProcess:
         elif isinstance(message, FailuresList):
             self.control.failures_list(message)
         elif isinstance(message, Stop):
-            self.carry_out(self.machine.resign("koinode stops", clock()))
+            self.carry_out(self.machine.resign("its elector ends, for a stop or a new configuration", clock()))
             self.writer.finish()
             self.context.exit(0)
 

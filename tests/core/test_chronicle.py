@@ -33,6 +33,14 @@ def test_each_change_is_told_once(change: dict[str, object], expected: list[tupl
     assert told(BASE, replace(BASE, **change)) == expected  # type: ignore[arg-type]
 
 
+def test_an_elector_that_was_blank_tells_of_no_command_that_it_learns_of() -> None:
+    """It said 'promote b' for whatever command had been the last one."""
+    learned = replace(BASE, recent=("x", "y"), reason="a gave up epoch 2; a chosen: ready")
+    assert told(Ledger(), learned) == [("master", None, "a")]
+    first = Ledger(passive=("b",), recent=("x",), reason="passive b, asked by root@a")
+    assert told(Ledger(), first) == [("command", None, "passive b")]
+
+
 def test_what_ends() -> None:
     command = {"recent": ("x", "y")}
     assert told(replace(BASE, manual=True), replace(BASE, **command)) == [("command", None, "elect")]
