@@ -121,17 +121,8 @@ class ElectorProcess:
             self.carry_out(self.machine.receive(sender, message, now))
 
     def _written(self) -> None:
-        number, trouble = self.writer.done(), self.writer.trouble
-        if trouble and trouble != self.troubles.disk:
-            log.get().critical(f"{trouble}; this elector can neither vote nor accept a ledger until it can")
-        longest = self.writer.take_longest()
-        limit = self.config.timing.leader_timeout / 6
-        if longest > limit:
-            text = f"a write to {self.writer.path} took {longest:.2f} s, above {limit:.2f} s"
-            log.get().warning(f"{text}: the disk is slow for time.failover")
-            self.troubles.disk = f"took {longest:.2f} s for a write: its disk is slow"
-        elif trouble or not longest:
-            self.troubles.disk = trouble
+        number, writer = self.writer.done(), self.writer
+        self.troubles.note_disk(writer.path, writer.trouble, writer.take_longest(), self.config.timing.leader_timeout / 6)
         self.carry_out(self.machine.persisted(number, clock()))
 
     def _message(self, message: Any) -> None:

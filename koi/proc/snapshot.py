@@ -145,9 +145,14 @@ class Snapshot:
             found += [f"elector {name} {text}" for name, heard in self.lead.acks.items() for text in heard.ack.warnings]
             acks = self.lead.acks
             silent = [n for n in self.machine.seat.others if n not in acks or not self._fresh(acks[n].at)]
-            see = "see that koinode runs there and that UDP reaches"
-            found += [f"elector {name} does not answer; {see} {self._address(name) or 'it'}" for name in silent]
+            found += [self._silent(name) for name in silent]
         return found
+
+    def _silent(self, name: str) -> str:
+        """An elector whose disk takes nothing is silent too; its runner is not."""
+        if arbiter.heard(self.view, name) is not None:
+            return f"elector {name} does not answer, though its runner is heard; see its log: can it write its node.state_dir?"
+        return f"elector {name} does not answer; see that koinode runs there and that UDP reaches {self._address(name) or 'it'}"
 
     def _config_warnings(self) -> list[str]:
         told = {name: seen.report.config for name, seen in self.machine.reports.items() if arbiter.heard(self.view, name)}

@@ -22,6 +22,20 @@ class Troubles:
         self._late = 0.0
         self._late_at: Optional[float] = None
 
+    def note_disk(self, path: str, refused: str, longest: float, limit: float) -> None:
+        """A write was refused, or the longest since the last look took so many seconds (0: there was none)."""
+        if refused:
+            text = f"cannot write {path}: {refused}"
+            if text != self.disk:
+                until = "this elector can neither vote nor accept a ledger until it can: make room, or mend the disk"
+                log.get().critical(f"{text}; {until}")
+            self.disk = text
+        elif longest > limit:
+            log.get().warning(f"a write to {path} took {longest:.2f} s, above {limit:.2f} s: the disk is slow for time.failover")
+            self.disk = f"took {longest:.2f} s for a write: its disk is slow"
+        elif longest:
+            self.disk = ""
+
     def note_late(self, late: float, now: float) -> None:
         """The loop came this many seconds too late."""
         if late <= self.limit:

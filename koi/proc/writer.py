@@ -89,7 +89,7 @@ class Writer:
         try:
             files.write_json(self.path, files.dump_record(record))
         except OSError as error:
-            self.trouble = f"{self.path} cannot be written: {error.strerror}"
+            self.trouble = error.strerror or str(error)
             self._notify()
             return False
         self.trouble = ""

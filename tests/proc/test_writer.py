@@ -14,6 +14,7 @@ import pytest
 
 from koi.core.ledger import Record
 from koi.proc import files
+from koi.proc.troubles import Troubles
 from koi.proc.writer import Writer
 from tests.cluster import RealCluster, until
 
@@ -53,6 +54,17 @@ def test_a_disk_that_refuses_is_told_and_tried_again_with_the_newest(tmp_path: P
         assert files.parse_record(files.read_json(str(path))).promised == 1
     wait_for(writer, 3)
     assert files.parse_record(files.read_json(str(path))).promised == 3 and writer.trouble == ""
+
+
+def test_a_trouble_of_the_disk_is_told_until_a_write_was_well() -> None:
+    """Found: 'No space left on device' stood in the status for as long as the elector lived."""
+    troubles, slow = Troubles(0.3), "took 0.50 s for a write: its disk is slow"
+    for refused, took, words in (
+        ("No space left on device", 0.0, "cannot write /x: No space left on device"), ("", 0.01, ""),
+        ("", 0.5, slow), ("", 0.0, slow), ("", 0.01, ""),
+    ):
+        troubles.note_disk("/x", refused, took, 0.15)
+        assert troubles.texts(1.0) == ((words,) if words else ())
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_an_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch:
     one, free = Writer(str(tmp_path / "missing" / "elector.json")), time.monotonic()
     one.submit(1, Record())
     one.finish()
-    assert 0.15 < time.monotonic() - free < 10 and "cannot be written" in one.trouble
+    assert 0.15 < time.monotonic() - free < 10 and one.trouble
 
 
 def test_an_end_with_nothing_to_write_is_at_once(tmp_path: Path) -> None:
