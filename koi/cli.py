@@ -301,7 +301,7 @@ def _complain(text: str) -> None:
 def _complain_of(missing: Sequence[JSON]) -> None:
     """Says which nodes could not be asked."""
     for one in missing:
-        _complain(f"not asked: {one['node']}: {one['why']}" if one["node"] else one["why"])
+        _complain(f"what {one['node']} knows is missing here: {one['why']}" if one["node"] else one["why"])
 
 
 def parse(argv: Sequence[str]) -> JSON:

@@ -111,6 +111,8 @@ def _not_there(config: Config) -> list[str]:
         program = (command or "").strip().partition(" ")[0]
         if used and program.startswith("/") and not os.access(program, os.X_OK):
             found.append(f"{key}: {program} is not there or cannot be executed; without it the command fails when it is needed")
+    if config.node.watchdog and not os.path.exists(config.node.watchdog):
+        found.append(f"node.watchdog: {config.node.watchdog} is not there; without it this node is never promoted")
     return found
 
 

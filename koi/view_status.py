@@ -115,7 +115,8 @@ def troubles(status: JSON) -> list[str]:
 
 def _untold_reasons(nodes: list[JSON]) -> str:
     """Why nodes that have no trouble of their own cannot be promoted: `b is passive`."""
-    return "; ".join(n["why"] for n in nodes if n["why"] and node_trouble(n) is None)
+    found = [(n["name"], n["why"]) for n in nodes if n["why"] and node_trouble(n) is None]
+    return "; ".join(why if name in why.split() else f"{name}: {why}" for name, why in found)
 
 
 def node_trouble(node: JSON) -> Optional[str]:

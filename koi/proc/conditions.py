@@ -156,8 +156,13 @@ class LeaderIs(Condition):
         leader = snapshot.leader()
         return None if leader is None else Verdict(True, f"{leader} leads")
 
+    def progress(self, snapshot: Snapshot) -> str:
+        """c leads; 1 of 3 electors agree."""
+        leader, electors = snapshot.leader(), len(snapshot.machine.seat.electors)
+        return snapshot.nobody() if leader is None else f"{leader} leads; {snapshot.have()} of {electors} electors agree"
 
-class QuorumIs(Condition):
+
+class QuorumIs(LeaderIs):
     """A majority of electors agrees on the ledger."""
 
     def _judge(self, snapshot: Snapshot) -> Optional[Verdict]:

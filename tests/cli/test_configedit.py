@@ -83,4 +83,9 @@ def test_a_file_that_would_not_load_stays_as_it_was(tmp_path: Path) -> None:
     link = tmp_path / "link.conf"
     link.symlink_to(file)
     assert change(str(link), "cluster.id", "14").startswith(f"cluster.id: 13 -> 14 in {file}")
+    assert change(str(link), "cluster.fence", "/bin/off").startswith(f"cluster.fence: null -> /bin/off in {file}; `koi reconf")
+    electors = change(str(link), "cluster.electors", "{a: 10.0.0.1}")  # as it may stand in the file, not as Python writes it
+    assert electors.startswith('cluster.electors: {')and '-> {"a": ["10.0.0.1:42012"]} in' in electors
+    assert change(str(link), "node.rank", "3").endswith("; `koi reconfigure` or a restart of koinode makes it count")
+    assert change(str(link), "node.watchdog", "/dev/dog").endswith("; a restart of koinode makes it count")
     assert link.is_symlink() and "id: 14 # the id" in file.read_text() and file.stat().st_mode & 0o777 == 0o640

@@ -216,6 +216,8 @@ def test_who_cannot_take_over_is_told_with_the_reason_once() -> None:
     passive = node("a", "Backup", promotable=False, mode="passive", why="a is passive")
     assert "; nobody could take over (a is passive)." in headline(status(passive, node("b", "Master")))
     assert "Backup (passive)" in "\n".join(status_lines(status(passive, node("b", "Master"))))
+    unready = node("a", "Backup", promotable=False, why="node.watchdog /dev/dog cannot be opened")
+    assert "(a: node.watchdog /dev/dog cannot be opened)." in headline(status(unready, node("b", "Master")))
     stopped = node("a", "Stopped", promotable=False, stopped=True, why="stopped by hand")
     assert headline(status(stopped, node("b", "Master"))).endswith("a is stopped by hand; nobody could take over.")
 
