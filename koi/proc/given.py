@@ -30,13 +30,14 @@ class Home:
         """It is here now."""
         present = leftovers.Mark(os.path.dirname(path), settings.name, settings.node, settings.cluster_id)
         self.marks = (present, *(one for one in self.marks if one != present))[:MAX_MARKS]
-        if self._fd is not None:
-            os.close(self._fd)
         self._path = path
         try:
-            self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            self._fd = None
+            return  # renamed just now, maybe: what is held open still leads to it
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd = fd
 
     def moved(self, definition: catalog.Definition) -> Optional[catalog.Definition]:
         """The service where it is now; None when it is where it was, or gone."""

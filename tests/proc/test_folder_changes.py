@@ -70,6 +70,20 @@ def test_a_service_whose_folder_is_deleted_counts_as_stopped(cluster: RealCluste
     assert actions(cluster, before) == [] and node(cluster)["state"] == "Master"
 
 
+def test_a_single_file_that_is_renamed_before_a_reload_is_demoted_and_stopped(cluster: RealCluster) -> None:
+    """Found: the reload looked for it at its old place, and forgot it: neither demote nor stop was run."""
+    before, file = len(cluster.read_stamps()), cluster["a"].services / "10-disk"
+    cluster.script(".", ".disk")
+    (cluster["a"].services / ".disk").rename(file)
+    until("disk is promoted", lambda: services(cluster).get("disk") == "Promoted" and node(cluster)["state"] == "Master")
+    cluster["a"].config.write_text(cluster["a"].config.read_text().replace("status_interval: 1s", "status_interval: 1m"))
+    file.rename(cluster["a"].services / ".10-disk")
+    with cluster["a"].client() as client:
+        client.reconfigure()
+    until("its worker is gone", lambda: cluster["a"].local()["pids"]["services"].keys() == {"vip"})
+    assert actions(cluster, before) == ["start", "promote", "demote", "stop"]
+
+
 def test_a_program_whose_folder_vanishes_is_stopped(cluster: RealCluster) -> None:
     cluster.script("web", "run", body=f"echo $$ > {cluster.folder}/pid; exec sleep 1000")
     until("web runs", lambda: services(cluster).get("web") == "Promoted" and program(cluster, "pid"))
