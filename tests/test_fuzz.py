@@ -91,7 +91,9 @@ def test_a_journal_entry_of_wrong_form_is_left_out_and_what_else_stands_in_it(tm
 def test_a_failure_of_wrong_form_is_left_out_and_the_others_stay(tmp_path: Path, change: dict[str, Any]) -> None:
     """Found: an infinite or missing value came through to `koi failures`, as JSON that is none, for every node asked."""
     path = str(tmp_path / "failures.json")
-    Failures(path, "a").add(Failure("s", "start", 1, 0.25, "no", "start exited 1"))
+    kept = Failures(path, "a")
+    kept.add(Failure("s", "start", 1, 0.25, "no", "start exited 1"), 0.0)
+    kept.save()
     [good] = Failures(path, "a").entries
     files.write_json(path, {"format": 1, "failures": [good, {**good, **change}, {"time": good["time"]}, 7]})
     assert Failures(path, "a").entries == [good]

@@ -9,6 +9,9 @@ from koi import log
 from koi.core.pipe import Failure
 from koi.proc import files
 
+NEVER = float("inf")
+SAVE_S = 0.05
+"""So long a failure may wait for the file: what is done about it comes first."""
 MAX_KEPT = 50
 MAX_LINE = 300
 MAX_TEXT = 1000
@@ -23,10 +26,19 @@ class Failures:
     def __init__(self, path: str, node: str) -> None:
         self.path, self.node = path, node
         self.entries = self._load()
+        self.due = NEVER
+        """When the file is to be written (CLOCK_BOOTTIME, seconds)."""
 
-    def add(self, failure: Failure) -> None:
-        """Note one and write the file."""
+    def add(self, failure: Failure, now: float) -> None:
+        """Note one; the file is written SAVE_S later."""
         self.entries = [*self.entries, self._entry(failure)][-MAX_KEPT:]
+        self.due = min(self.due, now + SAVE_S)
+
+    def save(self) -> None:
+        """Write what the file does not have yet."""
+        if self.due == NEVER:
+            return
+        self.due = NEVER
         try:
             files.write_json(self.path, {"format": files.FORMAT, "failures": self.entries}, sync=False)
         except OSError as error:

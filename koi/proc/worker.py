@@ -21,7 +21,7 @@ from typing import Any, Callable, Mapping, Optional
 import koi
 from koi import log
 from koi.config import override
-from koi.core.effects import Become, EndScript, KillAll, Log, RunScript, Tell
+from koi.core.effects import ERROR, Become, EndScript, KillAll, Log, RunScript, Tell
 from koi.core.pipe import Announce, Freeze, Order, Redefine, Restart, Stop
 from koi.core.service import Service
 from koi.core.states import (
@@ -54,6 +54,11 @@ OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not
 """Read once, in root: a copy of its own would cost each worker a quarter of a megabyte."""
 
 Event = Callable[[], list[Any]]
+
+
+def is_told_last(effect: Any) -> bool:
+    """Whether only people are told by it: neither runner nor script waits for that."""
+    return isinstance(effect, (Become, Log))
 
 
 def main(context: Context) -> None:
@@ -157,9 +162,9 @@ class Worker(Takeover):
         self.events.append(event)
 
     def _work(self) -> None:
-        """Hand over the events one by one, and carry out what each asks for."""
+        """Hand over the events one by one, and carry out what each asks for: first what another process or a script does."""
         while self.events:
-            for effect in self.events.popleft()():
+            for effect in sorted(self.events.popleft()(), key=is_told_last):
                 EFFECTS[type(effect)](self, effect)
             self._follow()
         if self._may_leave():
@@ -229,8 +234,8 @@ class Worker(Takeover):
 
     def _not_run(self, action: str, error: NotRun) -> None:
         """It could not be executed: a failure, but for `status`, which then has said nothing."""
-        log.get().error(f"{action}: {error}")
         service, line = self.service, str(error)
+        self._post(lambda: [Log(ERROR, f"{action}: {error}")])
         if action == STATUS:
             self._post(lambda: service.unasked(error.exit, line, *self._now()))
         elif action == WATCH:

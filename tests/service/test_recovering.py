@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from koi.core.pipe import Failure
-from koi.proc.failures import MAX_KEPT, Failures
+from koi.proc.failures import MAX_KEPT, SAVE_S, Failures
 from tests.cluster import RealCluster, until
 
 
@@ -54,7 +54,10 @@ def test_failures_survive_a_restart_of_koinode(tmp_path: Path) -> None:
 def test_the_last_fifty_failures_are_kept(tmp_path: Path) -> None:
     path = str(tmp_path / "failures.json")
     for number in range(MAX_KEPT + 10):
-        Failures(path, "a").add(Failure("web", "run", number, 0.1, "", "it ended"))
+        kept = Failures(path, "a")
+        kept.add(Failure("web", "run", number, 0.1, "", "it ended"), 7.0)
+        assert kept.due == 7.0 + SAVE_S
+        kept.save()
     assert MAX_KEPT == 50 and [entry["exit"] for entry in Failures(path, "a").entries] == list(range(10, 60))
 
 
