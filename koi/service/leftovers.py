@@ -18,6 +18,7 @@ from koi.service import catalog
 MAX_ROUNDS = 4
 """A process that forks while it is looked for is found in the next round."""
 MAX_PIPES = 16
+READ_BYTES = 1 << 16
 NEVER_LEFT = frozenset({"run", "watch", "status"})
 """What these have started is of no use once they have ended; other scripts may start a daemon that lives on."""
 
@@ -70,11 +71,12 @@ class Leftover:
 
 def find(mark: Mark) -> list[Leftover]:
     """All living processes of the service, other than this process and its ancestors."""
-    spared = _ancestors()
+    spared, entry = _ancestors(), mark.entries()[0]
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in spared:
-            environ = _read(f"/proc/{name}/environ").split(b"\0")
+            content = _read(f"/proc/{name}/environ")
+            environ = content.split(b"\0") if entry in content else []  # few have it, and a program's restart waits for this
             if mark.owns(environ):
                 action = _value(environ, "KOI_ACTION")
                 command = tuple(map(os.fsdecode, _read(f"/proc/{name}/cmdline").rstrip(b"\0").split(b"\0")))
@@ -188,10 +190,15 @@ def send(pid: int, signum: int) -> None:
 def _read(path: str) -> bytes:
     """A file of /proc; empty when the process is gone or another's."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    try:
+        return b"".join(iter(lambda: os.read(fd, READ_BYTES), b""))
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _leads(pid: int) -> bool:
