@@ -113,6 +113,10 @@ def _failed_lately(view: View, report: Report) -> bool:
 # --- is there a master? ---
 
 
+def _for_it_failed(view: View, report: Report) -> str:
+    return f", for it {_failed_words(view, report)}" if report.failed else ""
+
+
 def is_fenced(ledger: Ledger) -> bool:
     """Whether the present master is surely off (rule 5.5)."""
     return ledger.fenced is not None and (ledger.fenced.name, ledger.fenced.epoch) == (ledger.master, ledger.epoch)
@@ -125,7 +129,7 @@ def vacancy(view: View) -> str:
         return "no master was chosen yet"
     seen = view.reports.get(ledger.master)
     if seen is not None and seen.report.renounced is not None and seen.report.renounced >= ledger.epoch:
-        return f"{ledger.master} gave up epoch {ledger.epoch}"
+        return f"{ledger.master} gave up epoch {ledger.epoch}{_for_it_failed(view, seen.report)}"
     if is_fenced(ledger):
         return f"{ledger.master} is fenced"
     if view.free_by >= view.majority:
@@ -206,10 +210,9 @@ def _yield(view: View, master: Optional[Report]) -> Decision:
 
 
 def _unfit(view: View, master: Report) -> str:
+    """One that fails while it holds the epoch lets go by itself (rule 6.3): a ledger to say so would only be in the way."""
     if master.name in view.ledger.passive or master.mode == "passive":
         return f"{master.name} is passive"
-    if master.failed:
-        return f"{master.name} {_failed_words(view, master)}"
     if master.holding is None and not master.ready:
         return f"{master.name} holds nothing and is {master.state} ({master.why})"
     return ""

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import pytest
 
-from koi.core.arbiter import View, ago, decide, heard, vacancy, why_not
+from koi.core.arbiter import Decision, View, ago, decide, heard, vacancy, why_not
 from koi.core.messages import ENDING, HOLDS, MAINTENANCE, STUCK, Fenced, Ledger
 from tests.core.views import HEARD_S, NOW, T, view
 
@@ -154,9 +154,10 @@ def test_a_master_yields_to_a_target_that_can_be_promoted() -> None:
 UNFIT: list[tuple[Ledger, dict[str, Any], str]] = [
     (replace(HELD, passive=("a",)), {}, "a is passive; b can take over"),
     (HELD, {"mode": "passive"}, "a is passive; b can take over"),
-    (HELD, {"failed": True, "recovers_in": 3.0}, "a failed, recovers in 3 s; b can take over"),
     (HELD, {"holding": None, "ready": False, "state": "Live", "why": "starting"},
      "a holds nothing and is Live (starting); b can take over"),
+    (HELD, {"holding": None, "ready": False, "state": "Failed", "why": "service vip failed", "failed": True},
+     "a holds nothing and is Failed (service vip failed); b can take over"),
 ]
 
 
@@ -166,6 +167,15 @@ def test_a_master_that_is_not_fit_yields_when_somebody_else_is(ledger: Ledger, a
     assert found is not None and found.yielding and found.reason == words
     assert decide(view(ledger, a=a, b={"ready": False}, c=None)).ledger is None
     assert decide(view(replace(ledger, yielding=True), a=a)).ledger is None, "asked once is enough"
+
+
+def test_a_master_that_fails_lets_go_by_itself_and_the_next_ledger_says_why() -> None:
+    failed = {"failed": True, "ready": False, "last_failure": "vip: run exited 1", "failed_ago": 0.0, "recovers_in": 3.0}
+    assert decide(view(a=failed)) == Decision()
+    ledger = decide(view(a={**failed, "holding": None, "renounced": HELD.epoch})).ledger
+    assert ledger is not None and ledger.master == "b" and ledger.reason.startswith(
+        f"a gave up epoch {HELD.epoch}, for it failed 0.1 s ago (vip: run exited 1), recovers in 3 s; b chosen: "
+    ), ledger and ledger.reason
 
 
 def test_a_master_that_holds_nothing_but_is_ready_may_still_begin() -> None:
