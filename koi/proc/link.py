@@ -21,8 +21,9 @@ Frame = tuple[str, bytes]
 HEADER = struct.Struct("!IH")
 MAX_BODY_BYTES = 1 << 20
 MAX_QUEUED_BYTES = 2 << 20
-READ_BYTES = 1 << 18
-"""Read in one turn, so that one talkative child keeps nobody waiting."""
+READ_BYTES = 1 << 16
+"""Read in one turn, so that one talkative child keeps nobody waiting. For a larger buffer the C library would map memory anew
+each time."""
 
 
 def dumps(message: Any) -> bytes:

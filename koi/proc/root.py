@@ -33,6 +33,10 @@ from koi.proc.supervise import Child
 from koi.proc.system import Notifier, become_subreaper
 from koi.proc.treefile import Tree
 
+SAVE_S = 0.02
+"""So long the services' new states may wait for tree.json: several often follow each other, and scripts wait for none of
+them. A successor that finds an older state demotes and stops all the same."""
+
 
 def run(
     config: Any,
@@ -107,7 +111,8 @@ class Root:
         """Why the node could not start, in an elector's or runner's words."""
         self._on_up: Optional[Callable[[], None]] = on_up
         self._pids_changed = False
-        self._tree_changed = True
+        self._save_at: Optional[float] = now()
+        """When tree.json is to be written; None: it says all that is known."""
         self._tree_fault = ""
         self._gather(unclean=not found.clean)
         if not found.clean:
@@ -145,9 +150,9 @@ class Root:
 
     def deadline(self) -> Optional[float]:
         """When root has to do something by itself (CLOCK_BOOTTIME, seconds)."""
-        if self._pids_changed or self._tree_changed:
+        if self._pids_changed:
             return now()
-        dues = [self.heart.due(), self.family.drain_due(), self.shutdown.deadline]
+        dues = [self.heart.due(), self.family.drain_due(), self.shutdown.deadline, self._save_at]
         dues.extend(child.due for child in self.family.all())
         return min((due for due in dues if due is not None), default=None)
 
@@ -159,11 +164,11 @@ class Root:
         self.shutdown.check(time)
         self._check_up()
         self._tell_pids()
-        self._save()
+        if self._save_at is not None and self._save_at <= time:
+            self._save()
 
     def close(self) -> None:
         """Leave in the run folder what a successor must know; nothing after an orderly end."""
-        self._tree_changed = True
         self._save()
         if self.tree.clean and not self._tree_fault:
             treefile.remove(self.config.node.run_dir)
@@ -268,11 +273,11 @@ class Root:
             child.unclean = not message.clean
             child.debt = None if message.clean else child.debt  # paid: what is left unclean later has another lease
             self.tree.service(message)
-            self._tree_changed = True
+            self.tree_changed(SAVE_S)
         elif isinstance(message, Held):
             self.tree.held(message)
             self.frozen = self.frozen if message.maintenance is None else message.maintenance
-            self._tree_changed = True
+            self.tree_changed()
         elif isinstance(message, Stopped):
             self.shutdown.detached = message.detached
             self.shutdown.runner_stopped(now())
@@ -326,10 +331,8 @@ class Root:
     # --- tree.json ----------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """Write tree.json if it changed. A full disk costs the successor its knowledge, not this root its life."""
-        if not self._tree_changed:
-            return
-        self._tree_changed = False
+        """Write tree.json. A full disk costs the successor its knowledge, not this root its life."""
+        self._save_at = None
         try:
             treefile.write(self.config.node.run_dir, self.tree)
             self._tree_fault = ""
@@ -338,9 +341,10 @@ class Root:
                 self._tree_fault = str(error)
                 log.get().error(f"tree.json cannot be written: {error}; if root dies, its successor knows less of what it left")
 
-    def tree_changed(self) -> None:
-        """tree.json is to be written."""
-        self._tree_changed = True
+    def tree_changed(self, within: float = 0.0) -> None:
+        """tree.json is to be written, at the latest so many seconds from now."""
+        at = now() + within
+        self._save_at = at if self._save_at is None else min(at, self._save_at)
 
     def _finish(self, code: int) -> None:
         """The node has ended. Clean is only what surely left nothing promoted."""

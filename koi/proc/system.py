@@ -1,4 +1,4 @@
-"""What root asks of Linux beyond Python's library: prctl, process start times, descendants, systemd's notifications.
+"""What root asks of Linux beyond Python's library: prctl, a timer, descendants, systemd's notifications.
 
 Rule: nothing here decides anything, and what the machine does not have is told by the return value, never by a crash.
 """
@@ -13,8 +13,11 @@ from typing import Optional
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
-_STATE, _PPID, _SESSION, _START = 0, 1, 3, 19
+_STATE, _PPID = 0, 1
 """Fields of /proc/PID/stat, counted from the one after the name."""
+
+STAT_BYTES = 4096
+"""More than /proc/PID/stat ever has."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,22 +67,15 @@ def die_with_parent(signum: int) -> bool:
 
 def _stat(pid: int) -> Optional[list[str]]:
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-
-
-def start_time(pid: int) -> Optional[int]:
-    """When the process started, in clock ticks since boot; with the pid it names a process for ever. None: no such process."""
-    fields = _stat(pid)
-    return int(fields[_START]) if fields else None
-
-
-def session(pid: int) -> Optional[int]:
-    """The session of the process; None: no such process."""
-    fields = _stat(pid)
-    return int(fields[_SESSION]) if fields else None
+    try:
+        return os.read(fd, STAT_BYTES).decode("ascii", "replace").rpartition(")")[2].split()
+    except OSError:  # it has ended meanwhile
+        return None
+    finally:
+        os.close(fd)
 
 
 def is_stopped(pid: int) -> bool:

@@ -7,7 +7,6 @@ outlived their root say by files of their own what they have demoted; what they 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ from koi.core.facts import Debt
 from koi.core.pipe import Held, Heritage, ServiceState
 from koi.errors import KoiError
 from koi.proc import files, lastgood, leasefile, memory
-from koi.proc.system import session, start_time
 from koi.wire.codec import LIMIT
 
 TREE_NAME = "tree.json"
@@ -67,13 +65,10 @@ class Tree:
 
     def service(self, word: ServiceState) -> None:
         """A worker tells the state of its service."""
-        pid = word.info.pid
         self.services[word.info.name] = {
             "state": word.info.state,
             "promoted": word.promoted,
-            "pid": pid,
-            "session": None if pid is None else session(pid),
-            "start": None if pid is None else start_time(pid),
+            "pid": word.info.pid,
             "told": memory.dump(word),
         }
 
@@ -155,9 +150,7 @@ def write(run_dir: str, tree: Tree) -> None:
         "maintenance": tree.maintenance,
         "detached": tree.detached,
     }
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        file.write(json.dumps(content))  # json.dump takes four times as long
-    os.replace(path + ".new", path)
+    files.write_json(path, content, sync=False)
 
 
 def remove(run_dir: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from koi.proc.system import session
 from tests.cluster import RealCluster, beneath, until
 
 LEASE_S = 0.52 * 6
@@ -100,9 +99,17 @@ def lives(path: Path) -> list[tuple[str, str]]:
     return [(pid, what) for pid, what in (line.split() for line in path.read_text().splitlines())]
 
 
+def leads_session(pid: int) -> bool:
+    """Whether it lives and leads a session."""
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
 def programs(folder: Path) -> list[str]:
     """The copies of the program that live. Each leads its session; a command that its shell is about to run does not."""
-    return [str(pid) for pid, line in beneath(folder).items() if line.endswith("20-web/run") and session(pid) == pid]
+    return [str(pid) for pid, line in beneath(folder).items() if line.endswith("20-web/run") and leads_session(pid)]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "stop"])
