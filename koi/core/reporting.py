@@ -83,7 +83,8 @@ class Reporter:
         self.sent_at, self.due = now, now + beats * runner.timing.heartbeat
         lacking = [name for name in runner.settings.electors if self.digests.get(name) != digest]
         self.last = report = self._next(self._build(why, hears, digest, now), now)
-        sends = [Send(name, self._for(name, report)) for name in runner.settings.electors]
+        full = replace(report, services=self.listed) if lacking else report
+        sends = [Send(name, full if name in lacking else report) for name in runner.settings.electors]
         if lacking and len(self.listed) > LIGHT_LIST:
             self.last = report = self._next(report, now)
             sends += [Send(name, report) for name in lacking]
@@ -113,11 +114,6 @@ class Reporter:
 
     def _details(self, why: str, hears: int, digest: str) -> tuple[Any, ...]:
         return digest, why, hears, self.runner.last_failure, self._warnings(), self.runner.recovery.count
-
-    def _for(self, elector: str, report: Report) -> Report:
-        if self.digests.get(elector) == report.digest:
-            return report
-        return replace(report, services=self.listed)
 
     def _list(self) -> str:
         """The digest of the list of services: a number that grows when the list changes."""

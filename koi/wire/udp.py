@@ -74,6 +74,8 @@ class Endpoint:
         self._purse = Purse()
         self._sockets: list[socket.socket] = []
         self._targets: dict[Address, Target] = {}
+        self._encoded: tuple[object, bytes] = (object(), b"")
+        """The last message and its body, for the same one often goes to several in turn."""
         self.home: Optional[Callable[[], Iterable[str]]] = None
         """The addresses at which others know this node, if they do: of IPv6 it speaks from no other of their networks."""
         self._open(binds, port)
@@ -94,13 +96,18 @@ class Endpoint:
 
     def send(self, address: Address, message: object) -> None:
         """Seal the message and send it; the address must be numeric. What the network refuses is counted in `errors`."""
-        self._send_body(address, encode(self.name, message))
+        self._send_body(address, self._body(message))
 
     def send_all(self, addresses: Iterable[Address], message: object) -> None:
         """Send the message to each address, every copy under a seal of its own."""
-        body = encode(self.name, message)
+        body = self._body(message)
         for address in addresses:
             self._send_body(address, body)
+
+    def _body(self, message: object) -> bytes:
+        if message is not self._encoded[0]:
+            self._encoded = (message, encode(self.name, message))
+        return self._encoded[1]
 
     def _send_body(self, address: Address, body: bytes, tries: int = 1) -> None:
         try:
