@@ -84,7 +84,9 @@ class Reporter:
         lacking = [name for name in runner.settings.electors if self.digests.get(name) != digest]
         self.last = report = self._next(self._build(why, hears, digest, now), now)
         full = replace(report, services=self.listed) if lacking else report
-        sends = [Send(name, full if name in lacking else report) for name in runner.settings.electors]
+        leader = runner.lease.leader()
+        electors = sorted(runner.settings.electors, key=lambda name: name != leader)  # it decides, so it hears first
+        sends = [Send(name, full if name in lacking else report) for name in electors]
         if lacking and len(self.listed) > LIGHT_LIST:
             self.last = report = self._next(report, now)
             sends += [Send(name, report) for name in lacking]

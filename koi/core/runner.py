@@ -116,10 +116,9 @@ class Runner(Heir):
             self._watch_restarts(state)
         return self._settle(now)
 
-    def failure(self, failure: Failure, now: float) -> list[Any]:
-        """A worker's word of a failed action, for status."""
+    def failure(self, failure: Failure) -> None:
+        """A worker's word of a failed action, for status. The state of its service follows, and all that is concluded from it."""
         self.last_failure = f"{failure.service}: {failure.what}"
-        return self._settle(now)
 
     def command(self, command: NodeCommand, now: float) -> list[Any]:
         """start, stop, recover, restart; NodeResult follows when the effect is there."""

@@ -159,7 +159,7 @@ class RunnerProcess:
             self.carry_out(self.machine.service(message, now))
         elif isinstance(message, Failure):
             self.failures.add(message, now)
-            self.carry_out(self.machine.failure(message, now))
+            self.machine.failure(message)
         elif isinstance(message, NodeCommand):
             self.command(message)
         elif isinstance(message, FailuresQuery):

@@ -34,7 +34,7 @@ def test_start_and_recover_are_answered_as_soon_as_the_services_fail(verb: str, 
     one.service(failing("Failed") if verb == "recover" else service("Stopped"), T0)
     assert results(one.command(NodeCommand("1", verb), T0 + 0.1)) == []
     assert results(one.service(service("Starting"), T0 + 0.2)) == []
-    one.failure(Failure("vip", "start", 1, 0.1, "", "start exited 1"), T0 + 0.3)
+    one.failure(Failure("vip", "start", 1, 0.1, "", "start exited 1"))
     found = results(one.service(failing("Failing"), T0 + 0.3))
     assert [result.done for result in found] == [False] and found[0].message.startswith(words)
     assert one.failed == "vip" and one.recover_delay is not None and not one.failed_anew

@@ -13,7 +13,7 @@ from koi.core.effects import Send
 from koi.core.elector import Elector
 from koi.core.ledger import Record
 from koi.core.messages import Report, ServiceInfo, State, Vouch
-from koi.core.pipe import Heritage, ServiceState
+from koi.core.pipe import Failure, Heritage, ServiceState
 from koi.core.recovery import Recovery
 from koi.core.reporting import DETAIL_BEATS, IDLE_BEATS, LIGHT_LIST, MAX_WARNINGS
 from koi.core.runner import Runner, RunnerSettings
@@ -57,6 +57,21 @@ def test_the_first_report_goes_to_every_elector_at_once_under_one_number() -> No
     effects = runner().start(100.0)
     assert {e.to for e in effects if isinstance(e, Send)} == set(ELECTORS)
     assert {r.number for r in reports(effects)} == {1}
+
+
+def test_the_leader_hears_a_report_first() -> None:
+    one = settled()
+    one.receive("b", State("boot-of-x", one.reporter.number, (1, 1), "c", digest=one.reporter.digest), 101.1)
+    effects = one.handle_timer(101.0 + IDLE_BEATS * H)
+    assert [e.to for e in effects if isinstance(e, Send)] == ["c", "a", "b"]
+
+
+def test_a_failure_is_reported_with_the_state_that_follows_it() -> None:
+    one = settled()
+    one.failure(Failure("vip", "run", 1, 0.1, "", "run exited 1"))
+    failed = ServiceState(ServiceInfo("vip", 10, "Failing", None, failed=True), False)
+    found = reports(one.service(failed, 101.2))
+    assert [(r.number, r.failed, r.last_failure) for r in found] == [(one.reporter.number, True, "vip: run exited 1")] * 3
 
 
 def test_an_idle_runner_reports_every_three_heartbeats() -> None:
