@@ -56,6 +56,14 @@ def witness_of(config: Config) -> Witness | None:
     return None if config.node.runner else Witness(__version__, config.node.mode, config.node.preference)
 
 
+def turn(effect: Any) -> int:
+    """A new master begins on vouches alone, electors write what they are sent, people can wait. Whatever must not be sent before
+    a write is not among the effects until that is done."""
+    if isinstance(effect, Send):
+        return 0 if isinstance(effect.message, Vouch) else 1 if isinstance(effect.to, str) else 3
+    return 2 if isinstance(effect, Persist) else 4 if isinstance(effect, (Become, Journal, Log)) else 3
+
+
 class ElectorProcess:
     """Sockets, disk and clock around one Elector."""
 
@@ -164,8 +172,8 @@ class ElectorProcess:
     # --- effects ---
 
     def carry_out(self, effects: list[Any]) -> None:
-        """Do what the core asks for, in order, but what is only told to people last: nobody waits for it."""
-        for effect in sorted(effects, key=lambda effect: isinstance(effect, (Become, Journal, Log))):
+        """Do what the core asks for, what is waited for most first; among equals in order."""
+        for effect in sorted(effects, key=turn):
             if isinstance(effect, Send):
                 self._send(effect.to, effect.message)
             elif isinstance(effect, Persist):

@@ -62,7 +62,7 @@ def exposed(machine: Runner) -> bool:
     return machine.holding is not None or (may_be_active and machine.maintenance is not True)
 
 
-def _turn(effect: Any) -> int:
+def turn(effect: Any) -> int:
     """When an effect is carried out: nobody waits for what comes later."""
     return 2 if isinstance(effect, (Become, Log)) else 1 if isinstance(effect, Send) else 0
 
@@ -227,7 +227,7 @@ class RunnerProcess:
     def carry_out(self, effects: list[Any]) -> None:
         """Do what the core asks for, in order, but datagrams after what goes to processes of this node, for each takes 0.3 ms;
         last what is only told to people. A report counts from when the core made it, so it may be later (rule 6.1)."""
-        for effect in sorted(effects, key=_turn):
+        for effect in sorted(effects, key=turn):
             if isinstance(effect, Send):
                 self.endpoint.send_all(self.electors.addresses.get(effect.to, ()), effect.message)
             elif isinstance(effect, SetLease):
