@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional
 
-from koi.core.effects import Remember, SetLease
+from koi.core.effects import WARNING, Log, Remember, SetLease
 from koi.core.lease import Lease
 from koi.core.messages import ENDING, MAINTENANCE
 from koi.core.upkeep import Upkept
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 MAINTAINED = frozenset({MAINTENANCE, ENDING})
 """The holds under which no script is run; what a dead tree left is demoted already while maintenance ends (rule 9.1)."""
 
+SUPERSEDED = ("another node was made master since: what may still be promoted here is demoted, also in maintenance, for two are"
+              " active")
+
 
 class Heir(Upkept):
     """A node that may find something left."""
 
     lease: Lease
     left: bool
+    owes: bool
+    """What was left may be promoted."""
     detached: Optional[int]
     renounced: Optional[int]
     awaits_lease: bool
@@ -47,14 +52,24 @@ class Heir(Upkept):
         frozen = self.lease.frozen(MAINTAINED if self.detached is not None or not self.left else frozenset({MAINTENANCE}))
         if frozen is None and self.maintenance is None and now >= self.hold_wait_until:
             frozen = self.settings.maintenance
+        superseded = bool(frozen) and self._is_superseded()
+        frozen = False if superseded else frozen
         if frozen is None or frozen == self.maintenance:
             return
         if self.maintenance is not None or frozen != self.settings.maintenance:
             self.out.append(Remember(self.stopped, frozen))
+        if superseded:
+            self.out.append(Log(WARNING, SUPERSEDED))
         if self.maintenance is None and self.left:
             self._take_up(frozen)
         self.maintenance = frozen
         self._tell_held()
+
+    def _is_superseded(self) -> bool:
+        """Whether something here may be promoted although another node was made master since: maintenance does not cover it."""
+        if self.holding is not None:
+            return self.lease.superseded(self.holding)
+        return self.left and (self.owes or self.detached is not None) and self.lease.superseded(self.detached)
 
     def _take_up(self, frozen: bool) -> None:
         """What a detached tree held is held on in maintenance; else it counts as given up once all that was left is demoted.
@@ -63,6 +78,7 @@ class Heir(Upkept):
         maintenance waits until it is demoted.
         """
         detached, self.detached = self.detached, None
+        self.owes = self.owes or detached is not None
         if frozen and detached is not None:
             self.left, self.holding, self.awaits_lease = False, detached, True
         elif detached is not None and (self.renounced is None or detached > self.renounced):

@@ -150,6 +150,15 @@ class Lease:
         told = [w.hold for w in self.words.values() if w.epoch == epoch and w.master == self.name]
         return max(told.count(ENDING), told.count(STUCK)) >= self.majority
 
+    def superseded(self, epoch: Optional[int]) -> bool:
+        """Whether a majority of latest answers name a master after that of the epoch; None: another node than this one.
+
+        Then no hold is for this node any more, for the ledgers between them had none (rule 9).
+        """
+        words = [w for w in self.words.values() if not w.blank and w.master is not None]
+        newer = [w for w in words if (w.master != self.name if epoch is None else w.epoch > epoch)]
+        return len(newer) >= self.majority
+
     def frozen(self, holds: frozenset[str]) -> Optional[bool]:
         """Whether the electors say that there is one of these holds; None when none that is not blank has answered."""
         words = [w for w in self.words.values() if not w.blank]

@@ -161,6 +161,8 @@ class Heritage:
     """A dead tree left services behind: they are demoted and stopped before anything is claimed."""
     detached: Optional[int] = None
     """Held in maintenance by a tree that is gone: held on if maintenance is still on, else renounced once all is demoted."""
+    owes: bool = False
+    """The dead tree had a lease: what it left may be promoted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class Runner(Heir):
         self.renounced = heritage.renounced
         self.left = heritage.unclean
         """A dead tree left services that are not all demoted and stopped yet: nothing is claimed until then (rule 6.5)."""
+        self.owes = heritage.owes
         self.detached = heritage.detached
         """Held in maintenance by a koinode that is gone; taken up again, or given up, once it is known whether it is still on."""
         self.awaits_lease = settings.maintenance and heritage.holding is not None and heritage.lease_end is None
@@ -204,15 +205,17 @@ class Runner(Heir):
         if self.holding is None:
             self._count_lease_of_left()
             return
-        held = self.lease.held(self.holding)
-        if held is not None:
+        held, over = self.lease.held(self.holding), self.lease.superseded(self.holding)
+        if over and self.unlimited:
+            self.unlimited, self.lease_end = False, None  # whatever it was long ago: the demote has one G from now on
+        elif held is not None:
             self.unlimited = held
-        ends = self.lease.ends(self.holding)
+        ends = None if over and self.lease_end is None else self.lease.ends(self.holding)
         if not self.unlimited and self.lease_end == UNLIMITED:
             self.lease_end = None
         if ends is not None and not self.root_lost:
             self.lease_end = ends if self.lease_end is None else max(ends, self.lease_end)
-        self.awaits_lease = self.awaits_lease and not self.unlimited and self.lease_end is None
+        self.awaits_lease = self.awaits_lease and not over and not self.unlimited and self.lease_end is None
         self._set_lease(UNLIMITED if self.unlimited else self.lease_end)
         self.acknowledged = self.lease.ending(self.holding, now) or self.acknowledged
 
@@ -249,6 +252,8 @@ class Runner(Heir):
             return "the node is passive"
         if self.lease.yielding(epoch):
             return "a majority of electors says yield"
+        if self.lease.superseded(epoch):
+            return "a majority of electors says that a later epoch has begun"
         if self.lease_end is None or now >= self.lease_end:
             electors = len(self.settings.electors)
             return f"the lease has ended: no majority of the {electors} electors stood for it in the last {self.timing.lease:g} s"
@@ -267,6 +272,7 @@ class Runner(Heir):
         if stuck and self.settings.stuck == "hold":
             return
         self._renounce(None if stuck else self.holding)
+        self._learn_hold(now)  # one that was not for what was promoted here counts again
 
     def _renounce(self, epoch: Optional[int]) -> None:
         self.holding = None

@@ -209,11 +209,12 @@ class Root:
     def _outfit(self, child: Child) -> dict[str, Any]:
         """The Context of a child, beside its pipe."""
         unclean = any(one.unclean for one in self.family.all())
+        owes = any(one.debt is not None for one in self.family.all())
         return {
             "config": self.config,
             "definitions": self.definitions,
             "definition": child.definition,
-            "heritage": self.tree.heritage(self.family.cell.read(), unclean),
+            "heritage": self.tree.heritage(self.family.cell.read(), unclean, owes),
             "respawned": child.starts > 0,
             "unclean": child.unclean if child.kind == SERVICE else unclean,
             "last": child.last,

@@ -72,9 +72,9 @@ class Tree:
             "told": memory.dump(word),
         }
 
-    def heritage(self, lease_end: Optional[float], unclean: bool) -> Heritage:
+    def heritage(self, lease_end: Optional[float], unclean: bool, owes: bool) -> Heritage:
         """What a new runner of this tree is told."""
-        return Heritage(tuple(self.boots), self.holding, self.renounced, lease_end, unclean, self.detached)
+        return Heritage(tuple(self.boots), self.holding, self.renounced, lease_end, unclean, self.detached, owes)
 
     def told(self, service: str) -> Optional[ServiceState]:
         """What a worker said last of its service before a tree ended in maintenance."""

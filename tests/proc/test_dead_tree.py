@@ -134,11 +134,33 @@ def test_an_orderly_stop_leaves_no_lease(make: Make) -> None:
     assert node.stop() == 0 and list((node.folder / "run").iterdir()) == []
 
 
+def test_what_was_left_is_demoted_in_maintenance_too_if_another_node_is_master(make: Make, tmp_path: Path) -> None:
+    """It stayed promoted beside that one for the whole maintenance."""
+    cluster = make(demote=f"touch {tmp_path}/$KOI_NODE.demoted")
+    node = cluster[cluster.wait_master()]
+    wait(lambda: active(cluster, node.name))
+    killed = time.time()
+    node.kill_koi()
+    failover_after(cluster, node.name, killed)
+    with cluster.any().client() as client:
+        client.maintenance(True)
+    started = time.time()
+    node.start()
+    until("it is demoted", lambda: cluster.first("stop", "end", started, node.name))
+    until("it follows the maintenance", lambda: any(n["name"] == node.name and n["state"] == "Stopped"
+                                                    for n in cluster.status().get("nodes", ())))
+    assert max(active(cluster, node.name)) < started + 10 and (tmp_path / f"{node.name}.demoted").exists()
+    assert cluster.first("start", "begin", started, node.name) is None
+    with cluster.any().client() as client:
+        client.maintenance(False)
+    until("it starts", lambda: cluster.first("start", "end", started, node.name))
+
+
 @pytest.mark.parametrize("hold", ["maintenance", "stuck"])
 def test_what_was_left_under_a_hold_may_take_its_time_to_demote(make: Make, tmp_path: Path, hold: str) -> None:
     """Longer than demote_grace: it was killed, and the node fenced, although nobody else could be promoted."""
-    slow = f"[ -e {tmp_path}/mended ] || exit 1\nsleep 2\ntouch {tmp_path}/$KOI_NODE.demoted"
-    cluster = make(promote="", demote=slow, stop=f"[ -e {tmp_path}/mended ] || exit 1")
+    slow = f"[ -e {tmp_path}/mended ] || exit 1\nsleep 4\ntouch {tmp_path}/$KOI_NODE.demoted"
+    cluster = make("6s", promote="", demote=slow, stop=f"[ -e {tmp_path}/mended ] || exit 1")
     node = cluster[cluster.wait_master()]
     if hold == "stuck":
         with node.client() as client:

@@ -180,7 +180,8 @@ class Host:
     def _revive_runner(self, old: RunnerProcess) -> None:
         if self.runner is old:
             unclean = any(not worker.machine.clean for worker in self.workers.values())
-            heritage = Heritage(self.lineage, self.held.holding, self.held.renounced, self.cell, unclean, self.detached)
+            owes = any(worker.debt is not None and not worker.machine.clean for worker in self.workers.values())
+            heritage = Heritage(self.lineage, self.held.holding, self.held.renounced, self.cell, unclean, self.detached, owes)
             self.start_runner(heritage)
 
     def kill_worker(self, name: str) -> None:
@@ -236,8 +237,9 @@ class Host:
         """What a new tree takes over from the one before (koi/proc/treefile.py, adopt)."""
         if self.maintenance:
             self.detached = _highest(self.held.holding, self.detached)
-            return Heritage(self.lineage, None, self.held.renounced, None, True, self.detached)
-        return Heritage(self.lineage, None, _highest(self.held.holding, self.held.renounced), None, not clean)
+            return Heritage(self.lineage, None, self.held.renounced, None, True, self.detached, bool(self.debts))
+        renounced = _highest(self.held.holding, self.held.renounced)
+        return Heritage(self.lineage, None, renounced, None, not clean, None, bool(self.debts))
 
     def kill_root(self, again_after: float) -> None:
         """Root dies: elector and runner with it; the workers demote, stop and end; then a new root takes over."""

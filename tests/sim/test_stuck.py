@@ -129,6 +129,49 @@ def leave_under(scene: Scene, hold: str) -> None:
         host.scripts.failing.clear()
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_master_cut_off_in_a_maintenance_that_is_ended_by_force_gives_way_when_it_is_back(again: bool) -> None:
+    """It stayed promoted for good: whoever vouched for it no more had not said that the hold was over."""
+    scene = Scene()
+    host, names = scene.host("a"), set(scene.cluster.hosts)
+    scene.send("maintenance", on=True)
+    scene.until(lambda: host.cell == math.inf)
+    scene.cluster.network.partition([{"a"}, names - {"a"}])
+    scene.run(5.0)
+    scene.cluster.watch.inactive("a")  # so the administrator says
+    scene.send("maintenance", force=True)
+    scene.until(lambda: len(scene.cluster.watch.begun) > 1)
+    if again:
+        scene.send("maintenance", on=True)
+    scene.cluster.network.heal()
+    scene.until(lambda: not any(worker.machine.promoted for worker in host.workers.values()), scene.cluster.timing.failover)
+    text = "\n".join(scene.world.trace)
+    assert "a/runner   lets epoch 1 go: a majority of electors says that a later epoch has begun" in text
+    assert "everything killed" not in text, "it was demoted"
+    if again:
+        scene.run(2.0)
+        scene.send("maintenance")
+    scene.until(lambda: settled(scene.cluster), 20.0)
+
+
+def test_what_was_left_is_demoted_in_maintenance_too_if_another_node_is_master() -> None:
+    """It stayed promoted beside that one until the maintenance ended, although koinode was there to demote it."""
+    scene = Scene()
+    host = scene.host("a")
+    host.kill_tree(12.0)
+    scene.cluster.watch.inactive("a")  # two are active as long as nobody starts koinode: docs/guide.md says so
+    scene.until(lambda: scene.master() in ("b", "c"))
+    scene.send("maintenance", on=True)
+    scene.until(lambda: host.runner is not None, 20.0)
+    scene.until(lambda: not any(worker.machine.promoted for worker in host.workers.values()), 3.0)
+    scene.run(3.0)
+    assert host.runner is not None and host.runner.machine.maintenance is True
+    begins = [line for line in scene.world.trace if " a/" in line and "start begins" in line]
+    assert len(begins) == len(host.workers), "nothing was started again in maintenance"
+    scene.send("maintenance")
+    scene.until(lambda: settled(scene.cluster), 20.0)
+
+
 def test_a_stuck_node_that_was_switched_off_and_on_ends_the_hold() -> None:
     """Nothing of it can be active any more, and it says so: nobody has to use force."""
     scene = Scene(stuck="hold")
