@@ -259,7 +259,7 @@ class Elector:
 
     def _fence(self, view: View, lead: Leadership, now: float) -> bool:
         """Rule 9.5. True when the ledger was changed for it."""
-        self.desk.out.extend(self.fencer.follow(lead.ledger.fencing, now))
+        self.desk.out.extend(self.fencer.follow(lead.ledger.fencing if self.seat.fence else None, now))
         done = self.fencer.done
         ledger = fencing.order(view) if done is None else fencing.fenced(lead.ledger, done)
         if ledger is not None:

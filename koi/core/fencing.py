@@ -48,8 +48,10 @@ def _why(view: View) -> str:
 
 
 def _take_back(view: View) -> Optional[Ledger]:
-    """A master that is heard again and is not stuck needs no fence any more."""
+    """A master that is heard again and is not stuck needs no fence any more; without a command there is none."""
     ledger = view.ledger
+    if not view.fence:
+        return replace(ledger, fencing=None, reason="the fence is taken back: the leader has no cluster.fence")
     stale = ledger.fencing is not None and (ledger.fencing.name, ledger.fencing.epoch) != (ledger.master, ledger.epoch)
     back = ledger.hold != STUCK and view.lost_by < view.majority and heard(view, str(ledger.master)) is not None
     if not stale and not back:

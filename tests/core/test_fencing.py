@@ -49,6 +49,12 @@ def test_one_that_is_heard_again_is_spared() -> None:
     assert spared is not None and spared.fencing is None
 
 
+def test_an_order_that_the_leader_has_no_command_for_is_taken_back() -> None:
+    """Found: cluster.fence was removed while a fence failed, and every leader ended for want of a command to run."""
+    spared = fencing.order(replace(view(replace(LEDGER, fencing=ORDER, hold=STUCK)), fence=False))
+    assert spared is not None and spared.fencing is None and spared.hold == STUCK
+
+
 def test_one_at_a_time_and_again_with_growing_delays() -> None:
     fencer = Fencer()
     assert fencer.follow(ORDER, 0.0) == [RunFence("b", 7)] and fencer.follow(ORDER, 1.0) == []

@@ -131,6 +131,21 @@ def test_with_takeover_the_lease_alone_decides(tmp_path: Path) -> None:
         assert cluster.status()["cluster"]["hold"] is None
 
 
+def test_the_fence_command_is_removed_while_it_fails(tmp_path: Path) -> None:
+    with make(tmp_path, fence="/bin/false") as cluster:
+        master = stick(cluster)
+        until("the fence fails", lambda: any("fence of" in text and "failed" in text for text in warnings(cluster)))
+        for node in cluster.nodes.values():
+            node.config.write_text(node.config.read_text().replace("  fence: /bin/false\n", ""))
+            with node.client() as client:
+                assert "cluster.fence" in client.reconfigure()["message"]
+        until("a leader without a fence", lambda: (s := cluster.status().get("cluster", {})).get("leader") and not any(
+            "fence of" in text for text in s["warnings"]))
+        with cluster.any().client() as client:
+            assert "counts as off" in client.recover(master, force=True)["message"]
+        assert not any("AssertionError" in node.log.read_text() for node in cluster.nodes.values())
+
+
 def test_a_stuck_master_is_fenced_and_replaced(tmp_path: Path) -> None:
     fence = tmp_path / "fence"
     fence.write_text(f'#!/bin/sh\necho "$1 $2" >> {tmp_path}/fenced\necho the switch says off\n')
