@@ -6,6 +6,7 @@ reads from it whether two hosts were ever promoted at once.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -30,10 +31,13 @@ PASSWORD = "a password for tests only"
 T = TypeVar("T")
 
 STAMP = """#!/bin/sh
-echo "$(date +%s.%N) $KOI_NODE $KOI_ACTION begin $KOI_EPOCH" >> {stamps}
+at=$(date +%s.%N) && echo "$at $KOI_NODE $KOI_ACTION begin $KOI_EPOCH" >> {stamps}
 {body}
-echo "$(date +%s.%N) $KOI_NODE $KOI_ACTION end $KOI_EPOCH" >> {stamps}
+at=$(date +%s.%N) && echo "$at $KOI_NODE $KOI_ACTION end $KOI_EPOCH" >> {stamps}
 """
+"""Whole lines, each by one write; none when `date` is killed a moment before its script."""
+NEVER = "1h"
+"""bully_delay: a leader that changes by itself in the middle of a test is none of what most of them look at."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,28 @@ def until(what: str, condition: Callable[[], Optional[T]], patience: float = PAT
         time.sleep(0.02)
 
 
+def answer(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a node says; empty when it does not."""
+    try:
+        return ask()
+    except KoiError:
+        return {}
+
+
+def parent(pid: int) -> int:
+    """The process id of its parent; 0 when there is no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def tree_of(root: int) -> list[int]:
     """The process ids of a root and everything below it."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append(int(entry))
+            children.setdefault(parent(int(entry)), []).append(int(entry))
     found, todo = [], [root]
     while todo:
         pid = todo.pop()
@@ -104,13 +120,16 @@ def beneath(folder: Path) -> dict[int, str]:
     return found
 
 
-def send(pids: Iterable[int], signum: int) -> None:
-    """A signal to processes that may be gone."""
+def send(pids: Iterable[int], signum: int) -> list[int]:
+    """A signal to processes that may be gone; those that were not."""
+    reached = []
     for pid in pids:
         try:
             os.kill(pid, signum)
+            reached.append(pid)
         except ProcessLookupError:
             continue
+    return reached
 
 
 class Node:
@@ -149,15 +168,24 @@ class Node:
             )
 
     def processes(self) -> dict[str, int]:
-        """The processes of the tree that live, by their titles: root, elector, runner, service vip ..."""
+        """The processes of the tree that live, by their titles: root, elector, runner, service vip ...
+
+        A process that was forked a moment ago has its parent's title still: it is left out.
+        """
         titles = {pid: line for pid, line in beneath(self.folder).items() if line.startswith("koinode: ")}
-        return {line[len("koinode: ") :].partition(" [")[0]: pid for pid, line in titles.items()}
+        named = {pid: line[len("koinode: ") :].partition(" [")[0] for pid, line in titles.items()}
+        return {name: pid for pid, name in named.items() if pid == self.pid or name != "root" and parent(pid) == self.pid}
 
     def answers(self) -> bool:
         """Whether root runs, and is not stopped."""
         if self.process is None or self.process.poll() is not None:
             return False
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "Tt"
+
+    def epoch(self) -> Optional[int]:
+        """That of the ledger which its elector has accepted, by its state file."""
+        path = self.folder / "state/elector.json"
+        return json.loads(path.read_text())["ledger"]["epoch"] if path.exists() else None
 
     def kill_all(self) -> float:
         """SIGKILL to every process of the node, which see nothing of each other's end; the wall time just before."""
@@ -166,6 +194,7 @@ class Node:
         send(pids, signal.SIGSTOP)
         began = time.time()
         send(pids, signal.SIGKILL)
+        self.cluster.killed.append((self.name, began))
         assert self.process is not None
         self.process.wait()
         self.process = None
@@ -197,8 +226,8 @@ class Node:
         return Client(str(self.config), timeout=timeout)
 
     def local(self) -> dict[str, Any]:
-        """`koi local`."""
-        return self.asker.local()
+        """`koi local`, once it is answered."""
+        return until(f"an answer of {self.name}", lambda: answer(self.asker.local))
 
     @cached_property
     def asker(self) -> Client:
@@ -214,10 +243,9 @@ class RealCluster:
 
     def __init__(self, folder: Path, nodes: str = "abc", electors: Optional[str] = None, runners: Optional[str] = None,
                  failover: str = "1s", extra: str = "", service: str = "", node_extra: Optional[dict[str, str]] = None,
-                 program: str = "koi.node") -> None:
+                 program: str = "koi.node", bully_delay: str = NEVER, pace: str = "1s") -> None:
         self.folder, self.program = folder, program
-        self.stamps = folder / "stamps"
-        self.stamps.touch()
+        self._begin()
         electors = nodes if electors is None else electors
         runners = nodes if runners is None else runners
         ports = dict(zip(nodes, free_ports(len(nodes)), strict=True))
@@ -228,27 +256,31 @@ class RealCluster:
             node.config.write_text(
                 f"node:\n  name: {node.name}\n  runner: {str(node.runner).lower()}\n  state_dir: {node.folder}/state\n"
                 f"  run_dir: {node.folder}/run\n{own}"
-                f"cluster:\n  password: {PASSWORD}\n  port: {node.port}\n  bind: [127.0.0.1]\n  electors: {{{listed}}}\n{extra}"
+                f"cluster:\n  password: {PASSWORD}\n  port: {node.port}\n  bind: [127.0.0.1]\n  electors: {{{listed}}}\n"
+                f"  bully_delay: {bully_delay}\n{extra}"
                 f"service:\n  folder: {node.services}\n{service}"
-                f"time:\n  failover: {failover}\n  status_interval: 1s\n  auto_recover_time: 1s\n"
+                f"time:\n  failover: {failover}\n  status_interval: {pace}\n  auto_recover_time: {pace}\n"
             )
             node.config.chmod(0o600)
+
+    def _begin(self) -> None:
+        self.stamps = self.folder / "stamps"
+        self.stamps.touch()
+        self.killed: list[tuple[str, float]] = []
+        """Each `kill_all` so far: node and wall time."""
 
     def __enter__(self) -> RealCluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Kill all that is left: how a node ends in order is the business of the tests that look at it."""
+        roots = [node.pid for node in self.nodes.values() if node.process is not None]
+        send(roots, signal.SIGSTOP)
+        send([pid for root in roots for pid in tree_of(root)], signal.SIGKILL)
         for node in self.nodes.values():
             if node.process is not None:
-                send(tree_of(node.pid), signal.SIGCONT)
-                node.process.terminate()
-        for node in self.nodes.values():
-            if node.process is not None:
-                try:
-                    node.process.wait(10)
-                except subprocess.TimeoutExpired:
-                    node.kill_all()
-        send(beneath(self.folder), signal.SIGKILL)  # what is left as it is in maintenance
+                node.process.wait()
+        until("nothing of the cluster lives", lambda: not send(beneath(self.folder), signal.SIGKILL))
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -269,25 +301,69 @@ class RealCluster:
         for node in self.nodes.values():
             node.start()
 
+    def stop(self) -> None:
+        """End all nodes that run in order, at the same time; whatever their exit codes."""
+        running = [node for node in self.nodes.values() if node.process is not None]
+        send([node.pid for node in running], signal.SIGTERM)
+        for node in running:
+            assert node.process is not None
+            node.process.wait(PATIENCE_S)
+            node.process = None
+
+    def running(self) -> list[Node]:
+        """The nodes that run, electors first."""
+        return sorted((n for n in self.nodes.values() if n.answers()), key=lambda n: not n.elector)
+
     def any(self) -> Node:
         """A node that runs, an elector if there is one."""
-        alive = [n for n in self.nodes.values() if n.answers()]
-        return sorted(alive, key=lambda n: not n.elector)[0]
+        return self.running()[0]
 
     def status(self) -> dict[str, Any]:
-        """`koi status`, empty while nobody answers."""
-        try:
-            return self.any().asker.status()
-        except (KoiError, IndexError):
-            return {}
+        """`koi status`, once somebody answers; see `_status`."""
+        return until("an answer to `koi status`", self._status)
+
+    def _status(self) -> dict[str, Any]:
+        """The answer of a node that hears a leader, if there is one: one that has just started does not know the cluster yet.
+        Empty when nobody answers."""
+        found: dict[str, Any] = {}
+        for node in self.running():
+            status = answer(node.asker.status)
+            if status and status["cluster"]["leader"] is not None:
+                return status
+            found = found or status
+        return found
 
     def master(self) -> Optional[str]:
         """The node that is wholly Master, by the leader's word."""
         status = self.status()
-        for node in status.get("nodes", ()):
+        for node in status["nodes"]:
             if node["state"] == "Master" and status["cluster"]["master"] == node["name"]:
                 return str(node["name"])
         return None
+
+    def states(self) -> dict[str, Any]:
+        """The state of each node, by the leader's word; None of one that runs no services."""
+        return {n["name"]: n["state"] for n in self.status()["nodes"]}
+
+    def wait_state(self, name: str, state: str) -> None:
+        """Wait until the leader says so of the node."""
+        until(f"{name} is {state}", lambda: self.states().get(name) == state)
+
+    def wait_whole(self) -> str:
+        """The master, once every other runner is a backup and every elector stands for the master: any one of them may be lost.
+
+        One that has just started waits out its guard before it does, and until then the loss of another costs the lease.
+        """
+        backups = ["Backup"] * (sum(node.runner for node in self.nodes.values()) - 1)
+
+        def whole() -> Optional[str]:
+            status = self.status()
+            epoch, quorum = status["cluster"]["epoch"], status["cluster"]["quorum"]
+            stand = quorum["have"] == quorum["electors"] and all(n.epoch() == epoch for n in self.nodes.values() if n.elector)
+            states = sorted(n["state"] for n in status["nodes"] if n["state"] is not None)
+            return status["cluster"]["master"] if stand and states == [*backups, "Master"] else None
+
+        return until("a master, all others backups, every elector standing for it", whole)
 
     def wait_master(self, other_than: Optional[str] = None, patience: float = PATIENCE_S) -> str:
         """The master, once there is one."""
@@ -306,7 +382,7 @@ class RealCluster:
                 return stamp
         return None
 
-    def overlaps(self, killed: tuple[tuple[str, float], ...] = ()) -> list[str]:
+    def overlaps(self, killed: Iterable[tuple[str, float]] = ()) -> list[str]:
         """Moments with two hosts promoted: from begin of promote to end of demote, or to when the host was killed."""
         ends = [Stamp(at, name, "killed", "end", "") for name, at in killed]
         active: dict[str, float] = {}

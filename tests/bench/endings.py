@@ -34,7 +34,7 @@ def _kill(path: Path) -> float:
 
 def _well(cluster: RealCluster) -> bool:
     """Whether all nodes can be promoted, or are."""
-    nodes = cluster.status().get("nodes", ())
+    nodes = cluster.status()["nodes"]
     return len(nodes) == len(cluster.nodes) and all(n["promotable"] or n["state"] == "Master" for n in nodes)
 
 

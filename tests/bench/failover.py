@@ -96,7 +96,8 @@ def quick_rows(what: str, seconds: list[float], failover_s: float, overlaps: lis
 
 def crash_rows(failover_s: float, trials: int) -> list[Row]:
     """A crash for this failover time."""
-    with tempfile.TemporaryDirectory() as name, RealCluster(Path(name), failover=f"{failover_s:g}s") as cluster:
+    with tempfile.TemporaryDirectory() as name, RealCluster(
+            Path(name), failover=f"{failover_s:g}s", bully_delay="10s") as cluster:
         _dress(cluster)
         cluster.start()
         killed: list[tuple[str, float]] = []
@@ -107,7 +108,7 @@ def crash_rows(failover_s: float, trials: int) -> list[Row]:
 
 def handover_rows(trials: int) -> list[Row]:
     """From the end of demote to the begin of the next promote, and what one write of an elector's record takes."""
-    with tempfile.TemporaryDirectory() as name, RealCluster(Path(name), failover="1s") as cluster:
+    with tempfile.TemporaryDirectory() as name, RealCluster(Path(name), failover="1s", bully_delay="10s") as cluster:
         writes = [fsync(Path(name)) for _ in range(trials)]
         _dress(cluster)
         cluster.start()

@@ -155,7 +155,7 @@ def cpu_s(pid: int) -> float:
 def measure(cluster: RealCluster, count: int, seconds: float, services: int, stirred: bool) -> dict[str, Any]:
     """One row of the table."""
     electors = {node.name: ("127.0.0.1", node.port) for node in cluster.nodes.values()}
-    leader = until("a leader", lambda: cluster.status().get("cluster", {}).get("leader"))
+    leader = until("a leader", lambda: cluster.status()["cluster"]["leader"])
     pid = int(cluster[leader].local()["pids"]["elector"])
     crowd = Crowd(count, electors, services)
     crowd.serve_until(crowd.master)

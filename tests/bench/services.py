@@ -102,7 +102,7 @@ def idle_cost(folder: Path) -> dict[str, float]:
         config = cluster["a"].config
         config.write_text(config.read_text().replace("status_interval: 1s", "status_interval: 1h"))
         cluster.start()
-        until("a backup", lambda: [n["state"] for n in cluster.status().get("nodes", ())] == ["Backup"])
+        until("a backup", lambda: [n["state"] for n in cluster.status()["nodes"]] == ["Backup"])
         pid = cluster["a"].local()["pids"]["services"]["db"]
         before = wakeups(pid)
         time.sleep(IDLE_S)

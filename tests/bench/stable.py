@@ -34,7 +34,8 @@ def rows(trials: int) -> list[Row]:
 
 def measure(seconds: float) -> tuple[int, int]:
     """(changes of the master, moments with two) in so many seconds."""
-    with tempfile.TemporaryDirectory() as folder, RealCluster(Path(folder), failover=f"{FAILOVER_S:g}s") as cluster:
+    with tempfile.TemporaryDirectory() as folder, RealCluster(
+            Path(folder), failover=f"{FAILOVER_S:g}s", bully_delay="10s") as cluster:
         for action in ("promote", "demote"):
             cluster.script("10-vip", action)
         cluster.start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,6 +17,8 @@ from tests.cluster import PASSWORD, Node, RealCluster, until
 from tests.net.hosts import Hosts
 
 PORT = 42012
+BULLY_DELAY = "1s"
+"""The highest elector leads soon, where a test arranges that."""
 SLACK_S = 1.5
 """Beyond time.failover: two cores run all hosts and the tests beside."""
 
@@ -63,9 +64,7 @@ class NetCluster(RealCluster):
     ) -> None:
         self.hosts, self.folder = hosts, folder
         self.failover = float(failover.rstrip("s"))
-        self.stamps = folder / "stamps"
-        self.stamps.touch()
-        self.began = time.time()
+        self._begin()
         electors = hosts.names if electors is None else electors
         runners = hosts.names if runners is None else runners
         listed = ", ".join(f"{n}: {(addresses or {}).get(n) or hosts.address(n)}" for n in electors)
@@ -75,7 +74,8 @@ class NetCluster(RealCluster):
             node.config.write_text(
                 f"node:\n  name: {node.name}\n  runner: {str(node.runner).lower()}\n  state_dir: {node.folder}/state\n"
                 f"  run_dir: {node.folder}/run\n  preference: {(preferences or {}).get(node.name, 0)}\n"
-                f"cluster:\n  password: {PASSWORD}\n  bind: {bind}\n  electors: {{{listed}}}\n{extra}"
+                f"cluster:\n  password: {PASSWORD}\n  bind: {bind}\n  electors: {{{listed}}}\n"
+                f"  bully_delay: {BULLY_DELAY}\n{extra}"
                 f"service:\n  folder: {node.services}\n"
                 f"time:\n  failover: {failover}\n  status_interval: 1s\n  auto_recover_time: 1s\n"
             )
