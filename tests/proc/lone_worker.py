@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Optional
 
 from koi import config as configuration
 from koi import log
-from koi.core.pipe import Failure, Order, ServiceState
+from koi.core.pipe import Announce, Failure, Order, ServiceState
 from koi.proc import worker
 from koi.proc.cell import LeaseCell
 from koi.proc.child import Context, live, reset_signals, worker_name
@@ -153,3 +154,18 @@ class Lone:
 def _ended(pid: int) -> Optional[tuple[int, int]]:
     found, value = os.waitpid(pid, os.WNOHANG)
     return (found, value) if found else None
+
+
+def promoted(lone: Lone) -> Lone:
+    """The same, with a worker that is promoted under a lease without end."""
+    lone.fork()
+    lone.lease(math.inf)
+    lone.order("promoted")
+    lone.until("Promoted")
+    return lone
+
+
+def ends(lone: Lone, seconds: float = 0.2) -> None:
+    """The lease, which was unlimited, ends soon; the worker reads that when it wakes."""
+    lone.lease(seconds)
+    lone.send(Announce())

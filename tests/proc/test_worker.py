@@ -7,54 +7,23 @@ import os
 import select
 import shutil
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from koi.core.pipe import Announce, Stop
 from koi.proc.loop import now
-from tests.proc.lone_worker import Lone
-from tests.proc.waiting import cmdline, descriptors, is_gone, until
+from tests.proc.conftest import MakeLone
+from tests.proc.lone_worker import ends, promoted
+from tests.proc.waiting import cmdline, descriptors, is_gone, pid_in, until
 
 ALL = ("start", "stop", "promote", "demote", "status", "failed")
-Make = Callable[..., Lone]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes a lone worker's surroundings."""
-    made: list[Lone] = []
-
-    def lone(*scripts: str, **more: Any) -> Lone:
-        one = Lone(tmp_path, **more)
-        made.append(one)
-        one.scripts(*scripts)
-        return one
-
-    yield lone
-    for one in made:
-        one.close()
-
-
-def promoted(lone: Lone, lease: float = math.inf) -> Lone:
-    lone.fork()
-    lone.lease(lease)
-    lone.order("promoted")
-    lone.until("Promoted")
-    return lone
-
-
-def pid_in(path: Path) -> int:
-    return int(until(lambda: path.exists() and path.read_text().strip(), what=str(path)))
-
 
 # --- the ordinary life ----------------------------------------------------------------------------
 
 
-def test_up_and_down(make: Make) -> None:
-    lone = promoted(make(*ALL))
+def test_up_and_down(make_lone: MakeLone) -> None:
+    lone = promoted(make_lone(*ALL))
     assert lone.noted() == ["start 1 7", "promote 1 7"]
     state = lone.last()
     assert state is not None and state.promoted and state.info.pid == lone.pid and state.info.priority == 10
@@ -67,14 +36,14 @@ def test_up_and_down(make: Make) -> None:
     assert "Promoting -> Promoted: promote succeeded" in lone.log()
 
 
-def test_a_service_without_scripts(make: Make) -> None:
-    lone = promoted(make())
+def test_a_service_without_scripts(make_lone: MakeLone) -> None:
+    lone = promoted(make_lone())
     lone.order("stopped")
     lone.until("Stopped")
 
 
-def test_output_is_in_the_log_and_scripts_run_in_their_folder(make: Make) -> None:
-    lone = make()
+def test_output_is_in_the_log_and_scripts_run_in_their_folder(make_lone: MakeLone) -> None:
+    lone = make_lone()
     lone.script("start", 'pwd; echo "$KOI_SERVICE_DIR $KOI_CLUSTER_ID $KOI_NODE"')
     lone.fork()
     lone.order("started")
@@ -82,8 +51,8 @@ def test_output_is_in_the_log_and_scripts_run_in_their_folder(make: Make) -> Non
     assert f"start: {lone.service}" in lone.log() and f"start: {lone.service} 13 a" in lone.log()
 
 
-def test_a_single_file(make: Make) -> None:
-    lone = make()
+def test_a_single_file(make_lone: MakeLone) -> None:
+    lone = make_lone()
     lone.service.rmdir()
     lone.service.write_text(f'#!/bin/sh\necho "$1" >> {lone.notes}\necho "in $KOI_SERVICE_DIR"\n')
     lone.service.chmod(0o755)
@@ -93,8 +62,8 @@ def test_a_single_file(make: Make) -> None:
     assert lone.actions() == ["start", "promote", "demote", "stop"] and f"start: in {lone.services}\n" in lone.log()
 
 
-def test_a_failure_is_told(make: Make) -> None:
-    lone = make("failed", "stop")
+def test_a_failure_is_told(make_lone: MakeLone) -> None:
+    lone = make_lone("failed", "stop")
     lone.script("start", "echo no disk; exit 3")
     lone.fork()
     lone.order("started")
@@ -106,8 +75,8 @@ def test_a_failure_is_told(make: Make) -> None:
     assert lone.actions() == ["start", "failed", "stop"]
 
 
-def test_a_script_that_cannot_be_run_is_a_failure(make: Make) -> None:
-    lone = make()
+def test_a_script_that_cannot_be_run_is_a_failure(make_lone: MakeLone) -> None:
+    lone = make_lone()
     lone.script("start").chmod(0o644)
     lone.fork()
     lone.order("started")
@@ -115,8 +84,8 @@ def test_a_script_that_cannot_be_run_is_a_failure(make: Make) -> None:
     assert lone.failures()[0].exit == 126 and "chmod +x" in lone.failures()[0].line
 
 
-def test_a_folder_that_is_gone_is_not_a_missing_script(make: Make) -> None:
-    lone = promoted(make(*ALL))
+def test_a_folder_that_is_gone_is_not_a_missing_script(make_lone: MakeLone) -> None:
+    lone = promoted(make_lone(*ALL))
     shutil.rmtree(lone.service)
     lone.order("stopped")
     lone.until("Failed")
@@ -125,8 +94,8 @@ def test_a_folder_that_is_gone_is_not_a_missing_script(make: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_a_service_that_is_renamed_is_demoted_and_stopped_where_it_is(make: Make, kind: str) -> None:
-    lone = make(*ALL)
+def test_a_service_that_is_renamed_is_demoted_and_stopped_where_it_is(make_lone: MakeLone, kind: str) -> None:
+    lone = make_lone(*ALL)
     if kind == "file":
         shutil.rmtree(lone.service)
         lone.service.write_text(f'#!/bin/sh\necho "$1" >> {lone.notes}\necho "in $KOI_SERVICE_DIR"\n')
@@ -140,8 +109,8 @@ def test_a_service_that_is_renamed_is_demoted_and_stopped_where_it_is(make: Make
         assert f"demote: in {lone.folder}\n" in lone.log()
 
 
-def test_a_timeout(make: Make) -> None:
-    lone = make("stop", service=", start_timeout: 200ms")
+def test_a_timeout(make_lone: MakeLone) -> None:
+    lone = make_lone("stop", service=", start_timeout: 200ms")
     lone.script("start", "exec sleep 60")
     lone.fork()
     lone.order("started")
@@ -149,18 +118,18 @@ def test_a_timeout(make: Make) -> None:
     assert lone.failures()[0].what == "start outlived its timeout of 0.2 s" and lone.failures()[0].exit is None
 
 
-def test_settings_of_its_own(make: Make) -> None:
-    lone = make()
-    (lone.service / "service.yaml").write_text("start_timeout: 300ms\nworkingdir: /usr\nenv: {COLOUR: red}\n")
+def test_settings_of_its_own(make_lone: MakeLone) -> None:
+    lone = make_lone()
+    (lone.service / "service.yaml").write_text("start_timeout: 1s\nworkingdir: /usr\nenv: {COLOUR: red}\n")
     lone.script("start", 'echo "colour $COLOUR"; pwd; exec sleep 60')
     lone.fork()
     lone.order("started")
     lone.until("Failing")
-    assert "start: colour red" in lone.log() and "start: /usr" in lone.log() and "timeout of 0.3 s" in lone.failures()[0].what
+    assert "start: colour red" in lone.log() and "start: /usr" in lone.log() and "timeout of 1 s" in lone.failures()[0].what
 
 
-def test_status_is_asked_and_believed(make: Make) -> None:
-    lone = make("start", "stop", status_interval="50ms")
+def test_status_is_asked_and_believed(make_lone: MakeLone) -> None:
+    lone = make_lone("start", "stop", status_interval="50ms")
     lone.script("status", "exit 93")
     lone.fork()
     lone.order("started")
@@ -169,8 +138,8 @@ def test_status_is_asked_and_believed(make: Make) -> None:
     until(lambda: not lone.until("Started").live)
 
 
-def test_a_new_runner_is_answered(make: Make) -> None:
-    lone = promoted(make(*ALL))
+def test_a_new_runner_is_answered(make_lone: MakeLone) -> None:
+    lone = promoted(make_lone(*ALL))
     lone.said.clear()
     lone.send(Announce())
     assert lone.until("Promoted").promoted
@@ -179,8 +148,8 @@ def test_a_new_runner_is_answered(make: Make) -> None:
 # --- the lease --------------------------------------------------------------------------------
 
 
-def test_without_a_lease_nothing_is_promoted(make: Make) -> None:
-    lone = make(*ALL)
+def test_without_a_lease_nothing_is_promoted(make_lone: MakeLone) -> None:
+    lone = make_lone(*ALL)
     lone.fork()
     lone.order("promoted")
     assert not lone.until("Started").promoted
@@ -188,27 +157,31 @@ def test_without_a_lease_nothing_is_promoted(make: Make) -> None:
     lone.until("Promoted")
 
 
-def test_it_demotes_by_itself_when_the_lease_ends(make: Make) -> None:
-    lone = promoted(make(*ALL), lease=0.5)
+def test_it_demotes_by_itself_when_the_lease_ends(make_lone: MakeLone) -> None:
+    lone = promoted(make_lone(*ALL))
+    ends(lone)
     assert not lone.until("Started").promoted
     assert lone.actions() == ["start", "promote", "demote"] and lone.noted()[-1].startswith("demote 0")
 
 
-def test_a_running_promote_is_killed_with_the_lease(make: Make) -> None:
-    lone = make("start", "demote")
-    lone.script("promote", "trap '' TERM; sleep 60")
+def test_a_running_promote_is_killed_with_the_lease(make_lone: MakeLone) -> None:
+    lone = make_lone("start", "demote")
+    lone.script("promote", f"trap '' TERM; echo $$ > {lone.folder}/promote; sleep 60")
     lone.fork()
-    lone.lease(0.5)
+    lone.lease(math.inf)
     lone.order("promoted")
+    pid_in(lone.folder / "promote")
+    ends(lone)
     lone.until("Started")
     assert lone.actions() == ["start", "promote", "demote"] and lone.failures() == []
 
 
-def test_what_cannot_be_demoted_is_killed_and_fenced(make: Make, tmp_path: Path) -> None:
-    lone = make("stop", node=f", self_fence: 'echo fenced $KOI_SERVICE >> {tmp_path}/fence'")
+def test_what_cannot_be_demoted_is_killed_and_fenced(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = make_lone("stop", node=f", self_fence: 'echo fenced $KOI_SERVICE >> {tmp_path}/fence'")
     lone.script("start", f"setsid sh -c 'echo $$ > {tmp_path}/daemon; exec sleep 60' & :")
     lone.script("demote", "trap '' TERM; sleep 60")
-    promoted(lone, lease=0.5)
+    promoted(lone)
+    ends(lone)
     daemon = pid_in(tmp_path / "daemon")
     lone.until("Failed")
     until(lambda: is_gone(daemon), what="the daemon to be killed")
@@ -220,8 +193,8 @@ def test_what_cannot_be_demoted_is_killed_and_fenced(make: Make, tmp_path: Path)
 # --- its end ------------------------------------------------------------------------------------
 
 
-def test_stop_ends_it(make: Make) -> None:
-    lone = make(*ALL)
+def test_stop_ends_it(make_lone: MakeLone) -> None:
+    lone = make_lone(*ALL)
     lone.fork()
     lone.order("started")
     lone.until("Started")
@@ -229,23 +202,23 @@ def test_stop_ends_it(make: Make) -> None:
     assert lone.exit() == 0 and lone.actions() == ["start", "stop"]
 
 
-def test_it_ends_at_once_when_its_service_is_stopped(make: Make) -> None:
-    lone = make(*ALL)
+def test_it_ends_at_once_when_its_service_is_stopped(make_lone: MakeLone) -> None:
+    lone = make_lone(*ALL)
     lone.fork()
     lone.until("Stopped")
     lone.send(Stop())
     assert lone.exit() == 0 and lone.actions() == []
 
 
-def test_root_dies(make: Make) -> None:
-    lone = promoted(make(*ALL))
+def test_root_dies(make_lone: MakeLone) -> None:
+    lone = promoted(make_lone(*ALL))
     assert lone.link is not None
     lone.link.close()
     assert lone.exit() == 0 and lone.actions() == ["start", "promote", "demote", "stop"]
 
 
-def test_root_dies_while_promote_runs(make: Make, tmp_path: Path) -> None:
-    lone = make("start", "demote", "stop")
+def test_root_dies_while_promote_runs(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = make_lone("start", "demote", "stop")
     lone.script("promote", f"echo $$ > {tmp_path}/promote; exec sleep 60")
     lone.fork()
     lone.lease(math.inf)
@@ -259,8 +232,8 @@ def test_root_dies_while_promote_runs(make: Make, tmp_path: Path) -> None:
 # --- a worker that is replaced -------------------------------------------------------------------
 
 
-def test_a_new_worker_takes_a_promoted_service_over(make: Make, tmp_path: Path) -> None:
-    lone = make("promote", "demote", "stop", "status")
+def test_a_new_worker_takes_a_promoted_service_over(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = make_lone("promote", "demote", "stop", "status")
     lone.script("start", f"sh -c 'echo $$ > {tmp_path}/daemon; exec sleep 60' & :")
     promoted(lone)
     daemon = pid_in(tmp_path / "daemon")
@@ -272,8 +245,8 @@ def test_a_new_worker_takes_a_promoted_service_over(make: Make, tmp_path: Path) 
     lone.until("Stopped")
 
 
-def test_a_daemon_prints_on_under_the_new_worker(make: Make, tmp_path: Path) -> None:
-    lone = make("stop")
+def test_a_daemon_prints_on_under_the_new_worker(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = make_lone("stop")
     go = tmp_path / "go"
     os.mkfifo(go)
     lone.script("start", f"(read x < {go}; echo still here; sleep 60) & :")
@@ -285,8 +258,8 @@ def test_a_daemon_prints_on_under_the_new_worker(make: Make, tmp_path: Path) -> 
     until(lambda: "still here" in lone.log())
 
 
-def test_a_script_of_a_dead_worker_is_ended_and_undone(make: Make, tmp_path: Path) -> None:
-    lone = make("start", "demote", "stop")
+def test_a_script_of_a_dead_worker_is_ended_and_undone(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = make_lone("start", "demote", "stop")
     lone.script("promote", f"echo $$ > {tmp_path}/promote; [ -e {tmp_path}/again ] || sleep 60")
     lone.fork()
     lone.lease(math.inf)
@@ -299,8 +272,8 @@ def test_a_script_of_a_dead_worker_is_ended_and_undone(make: Make, tmp_path: Pat
     assert lone.actions() == ["start", "promote", "demote", "promote"] and is_gone(promote)
 
 
-def test_an_unclean_service_is_demoted_and_stopped_first(make: Make, tmp_path: Path) -> None:
-    lone = make("demote", "stop", "promote")
+def test_an_unclean_service_is_demoted_and_stopped_first(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = make_lone("demote", "stop", "promote")
     lone.script("start", f"setsid sh -c 'echo $$ > {tmp_path}/daemon; exec sleep 60' & :")
     promoted(lone)
     daemon = pid_in(tmp_path / "daemon")
@@ -316,9 +289,9 @@ def test_an_unclean_service_is_demoted_and_stopped_first(make: Make, tmp_path: P
     assert any(not one.clean and one.promoted for one in lone.hear() if hasattr(one, "clean"))
 
 
-def test_the_electors_grace_counts_when_it_is_shorter_than_its_own(make: Make) -> None:
+def test_the_electors_grace_counts_when_it_is_shorter_than_its_own(make_lone: MakeLone) -> None:
     """Found: it was killed only after its own G, when the electors' guards had run out."""
-    lone = make("stop", "promote")
+    lone = make_lone("stop", "promote")
     lone.script("demote", "sleep 60")
     promoted(lone)
     lone.cell.write(now(), 0.3)
@@ -329,8 +302,8 @@ def test_the_electors_grace_counts_when_it_is_shorter_than_its_own(make: Make) -
 # --- what it costs --------------------------------------------------------------------------------
 
 
-def test_no_zombies_and_no_descriptors_are_left(make: Make) -> None:
-    lone = make("status", status_interval="50ms")
+def test_no_zombies_and_no_descriptors_are_left(make_lone: MakeLone) -> None:
+    lone = make_lone("status", status_interval="50ms")
     lone.fork()
     assert lone.pid is not None
     lone.order("started")
@@ -342,9 +315,9 @@ def test_no_zombies_and_no_descriptors_are_left(make: Make) -> None:
         assert len(file.read().split()) <= 1
 
 
-def test_a_worker_that_waits_for_its_next_status_does_not_wake(make: Make) -> None:
+def test_a_worker_that_waits_for_its_next_status_does_not_wake(make_lone: MakeLone) -> None:
     """Not once in five seconds, by /proc; the wait is that of its pipe, on which nothing comes either."""
-    lone = make("start", "status")
+    lone = make_lone("start", "status")
     lone.fork()
     lone.order("started")
     lone.until("Started")

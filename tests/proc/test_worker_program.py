@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from koi.core.pipe import Freeze
-from tests.proc.lone_worker import Lone
-from tests.proc.test_worker import pid_in, promoted
-from tests.proc.waiting import is_gone, until
-
-Make = Callable[..., Lone]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes a lone worker's surroundings."""
-    made: list[Lone] = []
-
-    def lone(*scripts: str, **more: Any) -> Lone:
-        one = Lone(tmp_path, **more)
-        made.append(one)
-        one.scripts(*scripts)
-        return one
-
-    yield lone
-    for one in made:
-        one.close()
+from tests.proc.conftest import MakeLone
+from tests.proc.lone_worker import Lone, promoted
+from tests.proc.waiting import is_gone, pid_in, until
 
 
 def program(lone: Lone, tmp_path: Path, text: str = "exec sleep 60") -> Lone:
@@ -39,8 +19,8 @@ def program(lone: Lone, tmp_path: Path, text: str = "exec sleep 60") -> Lone:
     return lone
 
 
-def test_a_program_runs_and_is_stopped(make: Make, tmp_path: Path) -> None:
-    lone = promoted(program(make("promote", "demote"), tmp_path))
+def test_a_program_runs_and_is_stopped(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = promoted(program(make_lone("promote", "demote"), tmp_path))
     pid = pid_in(tmp_path / "program")
     assert os.getsid(pid) == pid
     lone.order("stopped")
@@ -48,15 +28,15 @@ def test_a_program_runs_and_is_stopped(make: Make, tmp_path: Path) -> None:
     assert is_gone(pid) and sorted(lone.actions()) == ["demote", "promote", "run"] and lone.failures() == []
 
 
-def test_a_program_that_ends_is_a_failure_at_once(make: Make, tmp_path: Path) -> None:
-    lone = promoted(program(make(), tmp_path, "read x < /dev/null; exec sleep 60"))
+def test_a_program_that_ends_is_a_failure_at_once(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = promoted(program(make_lone(), tmp_path, "read x < /dev/null; exec sleep 60"))
     os.kill(pid_in(tmp_path / "program"), signal.SIGSEGV)
     lone.until("Failing")
     assert lone.failures()[0].what == "run was killed by signal 11"
 
 
-def test_a_program_that_ignores_term_is_killed(make: Make, tmp_path: Path) -> None:
-    lone = program(make(service=", stop_timeout: 300ms"), tmp_path, "trap '' TERM; echo ready; while :; do sleep 60; done")
+def test_a_program_that_ignores_term_is_killed(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = program(make_lone(service=", stop_timeout: 300ms"), tmp_path, "trap '' TERM; echo ready; while :; do sleep 60; done")
     lone.fork()
     lone.order("started")
     until(lambda: "run: ready" in lone.log())
@@ -66,9 +46,9 @@ def test_a_program_that_ignores_term_is_killed(make: Make, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_a_program_is_started_once_more_by_a_new_worker(make: Make, tmp_path: Path, renamed: bool) -> None:
+def test_a_program_is_started_once_more_by_a_new_worker(make_lone: MakeLone, tmp_path: Path, renamed: bool) -> None:
     """Found: after its folder had been renamed for another priority the first program ran on beside the second."""
-    lone = promoted(program(make("promote", "demote"), tmp_path))
+    lone = promoted(program(make_lone("promote", "demote"), tmp_path))
     first = pid_in(tmp_path / "program")
     (tmp_path / "program").unlink()
     if renamed:
@@ -91,22 +71,22 @@ exec sleep 60"""
 WAYS = ("group", "session", "job")
 
 
-def with_offspring(make: Make, tmp_path: Path) -> tuple[Lone, list[int]]:
-    lone = promoted(program(make("promote", "demote", "status"), tmp_path, OFFSPRING.format(tmp_path)))
+def with_offspring(make_lone: MakeLone, tmp_path: Path) -> tuple[Lone, list[int]]:
+    lone = promoted(program(make_lone("promote", "demote", "status"), tmp_path, OFFSPRING.format(tmp_path)))
     pids = [pid_in(tmp_path / f"child.{way}") for way in WAYS]
     assert not any(map(is_gone, pids))
     return lone, pids
 
 
-def test_what_a_program_leaves_behind_is_ended_with_it(make: Make, tmp_path: Path) -> None:
-    lone, pids = with_offspring(make, tmp_path)
+def test_what_a_program_leaves_behind_is_ended_with_it(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone, pids = with_offspring(make_lone, tmp_path)
     lone.order("stopped")
     lone.until("Stopped")
     assert all(map(is_gone, pids)) and lone.failures() == []
 
 
-def test_what_a_program_that_crashed_leaves_behind_is_ended_before_it_starts_again(make: Make, tmp_path: Path) -> None:
-    lone, pids = with_offspring(make, tmp_path)
+def test_what_a_program_that_crashed_leaves_behind_is_ended_before_it_starts_again(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone, pids = with_offspring(make_lone, tmp_path)
     os.kill(pid_in(tmp_path / "program"), signal.SIGKILL)
     lone.until("Failing")
     assert not any(map(is_gone, pids)), "stop ends them, not the crash"
@@ -116,17 +96,17 @@ def test_what_a_program_that_crashed_leaves_behind_is_ended_before_it_starts_aga
     assert all(map(is_gone, pids)) and "left behind" in lone.log()
 
 
-def test_what_was_left_behind_and_ignores_term_is_killed(make: Make, tmp_path: Path) -> None:
+def test_what_was_left_behind_and_ignores_term_is_killed(make_lone: MakeLone, tmp_path: Path) -> None:
     text = f"setsid sh -c 'trap \"\" TERM; echo $$ > {tmp_path}/child; while :; do sleep 60; done' & exec sleep 60"
-    lone = promoted(program(make(), tmp_path, text))
+    lone = promoted(program(make_lone(), tmp_path, text))
     pid = pid_in(tmp_path / "child")
     lone.order("stopped")
     lone.until("Stopped")
     assert is_gone(pid)
 
 
-def test_what_start_left_lives_until_stop_ends_it(make: Make, tmp_path: Path) -> None:
-    lone = make("stop")
+def test_what_start_left_lives_until_stop_ends_it(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = make_lone("stop")
     lone.script("start", f"sleep 60 & echo $! > {tmp_path}/daemon")
     lone.fork()
     lone.order("started")
@@ -138,9 +118,9 @@ def test_what_start_left_lives_until_stop_ends_it(make: Make, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["watch", "status"])
-def test_what_a_dead_worker_was_running_is_ended(make: Make, tmp_path: Path, name: str) -> None:
+def test_what_a_dead_worker_was_running_is_ended(make_lone: MakeLone, tmp_path: Path, name: str) -> None:
     """Both replace themselves by another program, so that nothing but the environment tells whose they are."""
-    lone = make("start", status_interval="50ms")
+    lone = make_lone("start", status_interval="50ms")
     lone.script(name, f"[ -e {tmp_path}/first ] && exit 0; echo $$ > {tmp_path}/first; exec sleep 60")
     lone.fork()
     lone.order("started")
@@ -149,8 +129,8 @@ def test_what_a_dead_worker_was_running_is_ended(make: Make, tmp_path: Path, nam
     until(lambda: is_gone(first), what=f"the {name} of the dead worker to end")
 
 
-def test_the_children_of_a_program_live_through_maintenance_and_another_worker(make: Make, tmp_path: Path) -> None:
-    lone, pids = with_offspring(make, tmp_path)
+def test_the_children_of_a_program_live_through_maintenance_and_another_worker(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone, pids = with_offspring(make_lone, tmp_path)
     main = pid_in(tmp_path / "program")
     lone.send(Freeze(True))
     last = lone.until("Promoted")
@@ -171,8 +151,8 @@ def test_the_children_of_a_program_live_through_maintenance_and_another_worker(m
 # --- what cannot be run ---------------------------------------------------------------------------
 
 
-def test_a_program_that_is_missing_is_a_failure(make: Make, tmp_path: Path) -> None:
-    lone = program(make(), tmp_path)
+def test_a_program_that_is_missing_is_a_failure(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = program(make_lone(), tmp_path)
     lone.fork()
     (lone.service / "run").unlink()
     lone.order("started")
@@ -180,8 +160,8 @@ def test_a_program_that_is_missing_is_a_failure(make: Make, tmp_path: Path) -> N
     assert lone.failures()[0].exit == 127 and "run is not there" in lone.failures()[0].line
 
 
-def test_a_watch_that_cannot_be_run_is_a_failure(make: Make) -> None:
-    lone = make("start")
+def test_a_watch_that_cannot_be_run_is_a_failure(make_lone: MakeLone) -> None:
+    lone = make_lone("start")
     lone.script("watch").chmod(0o644)
     lone.fork()
     lone.order("started")
@@ -189,9 +169,9 @@ def test_a_watch_that_cannot_be_run_is_a_failure(make: Make) -> None:
     assert [(one.action, one.exit) for one in lone.failures()] == [("watch", 126)] and "chmod +x" in lone.failures()[0].line
 
 
-def test_a_status_that_cannot_be_run_says_nothing_of_the_service(make: Make) -> None:
+def test_a_status_that_cannot_be_run_says_nothing_of_the_service(make_lone: MakeLone) -> None:
     """As while a script is being replaced: the service is not failed for it, and it is told once."""
-    lone = promoted(make("start", "status", status_interval="50ms"))
+    lone = promoted(make_lone("start", "status", status_interval="50ms"))
     for times in (1, 2):
         (lone.service / "status").chmod(0o644)
         until(lambda times=times: len(lone.failures()) == times)  # type: ignore[misc]
@@ -205,8 +185,8 @@ def test_a_status_that_cannot_be_run_says_nothing_of_the_service(make: Make) -> 
     assert "Failing" not in lone.log()
 
 
-def test_a_demote_that_is_a_link_to_nothing_has_not_succeeded(make: Make, tmp_path: Path) -> None:
-    lone = make("start", "promote", "stop")
+def test_a_demote_that_is_a_link_to_nothing_has_not_succeeded(make_lone: MakeLone, tmp_path: Path) -> None:
+    lone = make_lone("start", "promote", "stop")
     (lone.service / "demote").symlink_to(tmp_path / "not there")
     promoted(lone)
     lone.order("started")

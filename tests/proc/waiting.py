@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Optional, TypeVar
 
 T = TypeVar("T")
@@ -20,6 +21,11 @@ def until(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> 
             return value
         assert time.monotonic() < end, f"not within {seconds:g} s: {what or condition}"
         time.sleep(PAUSE_S)
+
+
+def pid_in(path: Path) -> int:
+    """The process id that a script writes there, once it has."""
+    return int(until(lambda: path.exists() and path.read_text().strip(), what=str(path)))
 
 
 def cmdline(pid: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from koi.service import leftovers
 from koi.service.leftovers import Ending, Leftover, Mark
-from tests.proc.waiting import is_gone, until
+from tests.proc.waiting import is_gone, pid_in, until
 from tests.service.scripts import Runner
 
 
@@ -40,7 +40,7 @@ def daemon(runner: Runner, mark: Mark, action: str = "start") -> int:
     """A daemon that left the session of its script; its pid."""
     path = runner.folder / f"daemon.{action}"
     runner.run(f"setsid sh -c 'echo $$ > {path}; exec sleep 60' & :", **environment(mark, action))
-    return int(until(lambda: path.exists() and path.read_text().strip()))
+    return pid_in(path)
 
 
 def test_found_by_its_environment(runner: Runner, mark: Mark) -> None:
@@ -127,7 +127,7 @@ def test_ended_by_term_and_then_killed(runner: Runner, mark: Mark, tmp_path: Pat
     trap = "trap '' TERM" if stubborn else ":"
     path = tmp_path / "pid"
     runner.run(f"setsid sh -c \"{trap}; echo \\$\\$ > {path}; while :; do sleep 60; done\" & :", **environment(mark))
-    pid = int(until(lambda: path.exists() and path.read_text().strip()))
+    pid = pid_in(path)
     done: list[bool] = []
     ending = Ending(runner.loop, [pid], 0.2 if stubborn else 60.0, lambda: done.append(True))
 
