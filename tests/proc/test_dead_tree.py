@@ -27,6 +27,7 @@ from koi.proc.treefile import Tree
 from koi.service import leftovers
 from tests.cluster import RealCluster, beneath, send, until
 from tests.core.test_reporting import service
+from tests.proc.conftest import Begin
 from tests.proc.lone_worker import Lone
 from tests.proc.waiting import is_gone
 from tests.proc.waiting import until as wait
@@ -35,25 +36,15 @@ Make = Callable[..., RealCluster]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+def make(begin: Begin, tmp_path: Path) -> Make:
     """A cluster with one service; while that is promoted, a daemon of its script notes the time in NODE.active."""
-    made: list[RealCluster] = []
+    fence = {name: f"  self_fence: date +%s.%N >> {tmp_path}/{name}.fenced\n" for name in "abc"}
+    daemon = f'sh -c "while :; do date +%s.%N >> {tmp_path}/$KOI_NODE.active; sleep 0.02; done" &'
 
     def start(failover: str = "2s", **bodies: str) -> RealCluster:
-        fence = {name: f"  self_fence: date +%s.%N >> {tmp_path}/{name}.fenced\n" for name in "abc"}
-        cluster = RealCluster(tmp_path, failover=failover, node_extra=fence)
-        made.append(cluster)
-        daemon = f'sh -c "while :; do date +%s.%N >> {tmp_path}/$KOI_NODE.active; sleep 0.02; done" &'
-        for action in ("start", "stop", "promote", "demote"):
-            cluster.script("10-vip", action, bodies.get(action, daemon if action == "promote" else ""))
-        cluster.start()
-        cluster.wait_master()
-        return cluster
+        return begin(("10-vip",), {"promote": daemon, **bodies}, failover=failover, node_extra=fence)
 
-    yield start
-    for cluster in made:
-        cluster.__exit__()
-    send(beneath(tmp_path), signal.SIGKILL)
+    return start
 
 
 def active(cluster: RealCluster, node: str) -> list[float]:
@@ -83,8 +74,7 @@ def test_a_demote_of_leftovers_that_hangs_is_killed_before_another_node_is_promo
     assert max(active(cluster, master)) < promoted
     fenced = tmp_path / f"{master}.fenced"
     until("self_fence", lambda: fenced.exists() and fenced.read_text())
-    back = f"{master} recovers by itself"
-    until(back, lambda: any(n["name"] == master and n["state"] == "Backup" for n in cluster.status().get("nodes", ())))
+    cluster.wait_state(master, "Backup")  # it recovers by itself
 
 
 def test_leftovers_found_after_the_guard_are_killed_at_once_and_then_demoted(make: Make, tmp_path: Path) -> None:
@@ -100,7 +90,7 @@ def test_leftovers_found_after_the_guard_are_killed_at_once_and_then_demoted(mak
     cluster[master].start()
     demoted = until("demote", lambda: cluster.first("demote", "end", started, master))
     assert max(active(cluster, master)) < demoted.time
-    until("it is back", lambda: any(n["name"] == master and n["state"] == "Backup" for n in cluster.status().get("nodes", ())))
+    cluster.wait_state(master, "Backup")
     said = cluster[master].log.read_text()
     assert "its processes are killed, then it is demoted" in said and "after its lease had ended" in said
     assert "has failed" not in said and not (tmp_path / f"{master}.fenced").exists()
@@ -120,7 +110,7 @@ def test_workers_that_outlived_root_say_what_they_have_demoted(make: Make, tmp_p
     assert (run / LEASE_NAME).read_text().split()[1] != "none"
     cluster.script("10-vip", "stop")
     node.start()
-    until("it is back", lambda: any(n["name"] == master and n["state"] == "Backup" for n in cluster.status().get("nodes", ())))
+    cluster.wait_state(master, "Backup")
     said = node.log.read_text()
     assert "did not end in order" in said and "may be master" not in said and not (tmp_path / f"{master}.fenced").exists()
     assert not (run / "vip.demoted").exists() and cluster.overlaps() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from koi.proc import fence
 from koi.proc.fence import Fence
 from koi.proc.loop import Loop, now
+from tests.proc.waiting import is_gone
 
 End = tuple[str, int, bool, str]
 
@@ -79,9 +79,9 @@ def test_it_is_ended_when_it_takes_too_long(folder: Path, monkeypatch: pytest.Mo
 def test_one_at_a_time(folder: Path) -> None:
     bench = Bench(folder, f"echo $$ >> {folder}/pids; [ $3 = 8 ] || exec sleep 60")
     bench.fence.run("b", 7)
-    bench.until((folder / "pids").exists)
+    bench.until(lambda: (folder / "pids").exists() and (folder / "pids").read_text())
     bench.fence.run("b", 8)
     bench.until(lambda: bench.ends)
     first = (folder / "pids").read_text().split()[0]
-    bench.until(lambda: not os.path.exists(f"/proc/{first}"))
+    bench.until(lambda: is_gone(int(first)))
     assert bench.ends == [("b", 8, True, "the command exited 0")]

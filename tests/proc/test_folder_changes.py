@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 from tests.cluster import RealCluster, until
+from tests.proc.waiting import is_gone
 
 ALL = ("start", "stop", "promote", "demote", "status")
+PACE = "300ms"
+"""How often the folder is looked at, and how soon a failed node recovers."""
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[RealCluster]:
-    with RealCluster(tmp_path, nodes="a") as one:
+    with RealCluster(tmp_path, nodes="a", pace=PACE) as one:
         for action in ALL:
             one.script("20-vip", action)
         one.start()
@@ -26,13 +29,12 @@ def cluster(tmp_path: Path) -> Iterator[RealCluster]:
         yield one
 
 
-def services(cluster: RealCluster) -> dict[str, str]:
-    nodes = cluster.status().get("nodes", [{"services": []}])
-    return {s["name"]: s["state"] for s in nodes[0]["services"]}
-
-
 def node(cluster: RealCluster) -> dict[str, Any]:
-    return dict(cluster.status().get("nodes", [{"state": None, "why": ""}])[0])
+    return dict(cluster.status()["nodes"][0])
+
+
+def services(cluster: RealCluster) -> dict[str, str]:
+    return {s["name"]: s["state"] for s in node(cluster)["services"]}
 
 
 def actions(cluster: RealCluster, since: int = 0) -> list[str]:
@@ -40,8 +42,9 @@ def actions(cluster: RealCluster, since: int = 0) -> list[str]:
 
 
 def program(cluster: RealCluster, name: str) -> int:
+    """The pid that it wrote; 0 before that."""
     path = cluster.folder / name
-    return int(path.read_text()) if path.exists() and path.read_text().strip() else 0
+    return int((path.exists() and path.read_text().strip()) or 0)
 
 
 def test_a_new_service_is_started_and_promoted_and_a_vanished_one_stopped(cluster: RealCluster) -> None:
@@ -89,7 +92,7 @@ def test_a_program_whose_folder_vanishes_is_stopped(cluster: RealCluster) -> Non
     until("web runs", lambda: services(cluster).get("web") == "Promoted" and program(cluster, "pid"))
     shutil.rmtree(cluster["a"].services / "web")
     until("web is gone", lambda: services(cluster) == {"vip": "Promoted"})
-    until("its program has ended", lambda: not os.path.exists(f"/proc/{program(cluster, 'pid')}"))
+    until("its program has ended", lambda: is_gone(program(cluster, "pid")))
     assert node(cluster)["state"] == "Master"
 
 
@@ -140,11 +143,11 @@ def test_the_end_of_watch_is_a_failure_at_once(cluster: RealCluster) -> None:
     cluster.wait_master()
     again = program(cluster, "watch")
     cluster["a"].stop()
-    assert not os.path.exists(f"/proc/{again}")
+    assert is_gone(again)
 
 
 def test_restarts_come_before_the_failure_of_the_node(tmp_path: Path) -> None:
-    with RealCluster(tmp_path, nodes="a", service="  restarts: 1\n") as cluster:
+    with RealCluster(tmp_path, nodes="a", service="  restarts: 1\n", pace=PACE) as cluster:
         cluster.script("web", "run", body=f"echo $$ > {tmp_path}/pid; exec sleep 1000")
         cluster.start()
         cluster.wait_master()
@@ -164,7 +167,7 @@ def test_restarts_come_before_the_failure_of_the_node(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["faulty", "gone"])
 def test_a_worker_is_replaced_although_service_yaml_is_no_more_what_it_was(tmp_path: Path, how: str) -> None:
     """The new one read the file, ended by its fault, again and again: nobody stood behind a promoted service any more."""
-    with RealCluster(tmp_path, nodes="a") as one:
+    with RealCluster(tmp_path, nodes="a", pace=PACE) as one:
         one.script("20-vip", "promote")
         one.script("20-vip", "demote", body=f"echo $COLOUR > {tmp_path}/colour")
         settings = one["a"].services / "20-vip/service.yaml"

@@ -64,7 +64,7 @@ class Killer:
         """No more harm: there must be a master, and every node must be well again."""
         def whole() -> bool:
             self.revive()
-            states = sorted(str(n["state"]) for n in self.cluster.status().get("nodes", ()))
+            states = sorted(str(n["state"]) for n in self.cluster.status()["nodes"])
             return states == ["Backup", "Backup", "Master"]
 
         until("a master and two backups", whole, 60.0)

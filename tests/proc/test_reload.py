@@ -23,9 +23,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
         for action in ("start", "stop", "promote", "demote", "status"):
             cluster.script("10-vip", action)
         cluster.start()
-        cluster.wait_master()
         assert all(node.asker for node in cluster.nodes.values())
-        until("all are well", lambda: [n["state"] for n in cluster.status().get("nodes", ())].count("Backup") == 3)
+        cluster.wait_whole()
         yield cluster
 
 
@@ -43,10 +42,9 @@ def reconfigure(node: Node) -> str:
     return str(node.asker.reconfigure(node.name)["message"])
 
 
-def differences(cluster: RealCluster) -> list[str] | None:
-    """What `koi status` says of configurations that differ; None while nobody answers."""
-    status = cluster.status()
-    return [text for text in status["cluster"]["warnings"] if "differs" in text] if status else None
+def differences(cluster: RealCluster) -> list[str]:
+    """What `koi status` says of configurations that differ."""
+    return [text for text in cluster.status()["cluster"]["warnings"] if "differs" in text]
 
 
 def scripts(cluster: RealCluster) -> int:

@@ -67,15 +67,15 @@ class Tree:
         pid = self.pids().get(name)
         return pid is not None and cmdline(pid) == f"koinode: {name.replace(':', ' ')} [a: Promoted]"
 
-    def replaced(self, name: str, old: int, seconds: float = 10.0) -> int:
+    def replaced(self, name: str, old: int) -> int:
         """Wait for the successor of a child."""
-        until(lambda: self.pids()[name] != old, seconds, f"{name} replaced")
+        until(lambda: self.pids()[name] != old, what=f"{name} replaced")
         assert is_gone(old)
         return self.pids()[name]
 
     def end(self) -> int:
         """Wait for the end of root."""
-        return self.process.wait(15)
+        return self.process.wait(30)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_killed_or_stopped_child_is_replaced_alone(start: Start, name: str, si
     tree = start(holding=7)
     before = tree.wait_up(*WORKERS)
     os.kill(before[name], signum)
-    new = tree.replaced(name, before[name], seconds=3.0)
+    new = tree.replaced(name, before[name])
     until(lambda: all(tree.promoted(worker) for worker in WORKERS), what="promoted again")
     after = tree.pids()
     assert {n: p for n, p in after.items() if n != name} == {n: p for n, p in before.items() if n != name}
@@ -131,7 +131,7 @@ def test_a_child_that_hangs_without_being_stopped_is_killed(start: Start, name: 
     old = tree.wait_up(*WORKERS)[name]
     os.kill(old, signal.SIGUSR2)
     until(lambda: tree.events(name, "hangs"))
-    tree.replaced(name, old, seconds=3.0)
+    tree.replaced(name, old)
     assert f"{name} (pid {old}) was killed: it has not answered for" in tree.log()
 
 
@@ -152,7 +152,7 @@ def test_the_successor_of_a_runner_is_told_what_was_held(start: Start) -> None:
 def test_the_successor_of_a_worker_is_told_its_last_state(start: Start) -> None:
     tree = start()
     pids = tree.wait_up(*WORKERS)
-    until(lambda: tree.tree_json()["services"]["vip"]["state"] == "Promoted")
+    until(lambda: tree.tree_json()["services"].get("vip", {}).get("state") == "Promoted")
     os.kill(pids["service:vip"], signal.SIGKILL)
     tree.replaced("service:vip", pids["service:vip"])
     assert tree.events("service:vip", "starts")[1]["last"] == "Promoted"
@@ -212,7 +212,7 @@ def test_workers_see_the_end_of_root_and_the_others_end_at_once(start: Start) ->
     until(lambda: tree.events("elector", "hangs"))
     os.kill(tree.pid, signal.SIGKILL)
     tree.end()
-    until(lambda: all(is_gone(pid) for pid in tree.pids().values()), 3.0)
+    until(lambda: all(is_gone(pid) for pid in tree.pids().values()))
     assert {event["who"] for event in tree.events(what="root is gone")} == {f"service:{name}" for name in many}
 
 
@@ -235,7 +235,7 @@ def test_a_second_koinode_is_kept_away_and_told_the_pid(start: Start) -> None:
     tree = start()
     tree.wait_up(*WORKERS)
     second = start()
-    output = second.process.communicate(timeout=10)
+    output = second.process.communicate(timeout=30)
     assert second.process.returncode == 1
     assert f"koinode of node a runs already, pid {tree.pid}" in output[1]
     assert not is_gone(tree.pid)
@@ -265,7 +265,7 @@ def test_the_wait_for_a_dead_tree_is_bounded(start: Start) -> None:
     os.kill(tree.pid, signal.SIGKILL)
     until(lambda: tree.events("service:vip", "lingers"))
     second = start(services=["vip"], end_s=0.2)
-    output = second.process.communicate(timeout=10)
+    output = second.process.communicate(timeout=30)
     assert second.process.returncode == 1
     assert f"workers of the dead koinode {tree.pid} still run after 0.2 s" in output[1]
 
@@ -362,7 +362,7 @@ def test_a_node_without_runner_or_elector(start: Start, missing: str, left: set[
 
 def test_a_child_that_cannot_work_here_fails_the_start_with_its_reason(start: Start) -> None:
     tree = start(refuses={"elector": "port 42012 is in use"})
-    output = tree.process.communicate(timeout=10)
+    output = tree.process.communicate(timeout=30)
     assert tree.process.returncode == 1
     assert output[1].strip() == "port 42012 is in use" and output[0] == ""
     until(lambda: all(is_gone(pid) for pid in tree.pids().values()))

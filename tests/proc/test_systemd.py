@@ -17,7 +17,7 @@ import pytest
 from tests.cluster import REPOSITORY, Node, RealCluster, beneath, until
 
 UNIT = REPOSITORY / "init" / "koinode.service"
-WATCHDOG_S = 0.4
+WATCHDOG_S = 1.0
 
 
 class Manager:

@@ -25,6 +25,7 @@ from koi.proc.runner import RunnerProcess, exposed
 from koi.proc.watchdog import WDIOC_GETTIMEOUT, WDIOC_SETTIMEOUT, Watchdog
 from tests.cluster import RealCluster, until
 from tests.core.test_reporting import runner
+from tests.proc.waiting import state
 
 
 class Recorder:
@@ -197,13 +198,13 @@ def test_a_machine_is_not_reset_for_a_stop_that_takes_its_time_once_all_is_demot
     """Found: a backup whose koinode had been killed was reset, although nothing on it was active, because `stop` was slow."""
     one = runner(Heritage(("old",), None, 7, unclean=True))
     one.start(100.0)
-    for state, is_exposed in (
+    for told, is_exposed in (
         (ServiceState(ServiceInfo("vip", 10, "Demoting"), promoted=True, clean=False), True),
         (ServiceState(ServiceInfo("vip", 10, "Stopping"), promoted=False, clean=False), False),
         (ServiceState(ServiceInfo("vip", 10, "Failed", failed=True), promoted=True, stuck=True, clean=False), True),
     ):
-        one.service(state, 100.1)
-        assert one.left and exposed(one) is is_exposed, state
+        one.service(told, 100.1)
+        assert one.left and exposed(one) is is_exposed, told
 
 
 # --- a real node ------------------------------------------------------------------------------
@@ -231,6 +232,7 @@ def test_a_master_feeds_it_until_it_cannot_be_master_any_more(device: Recorder, 
         processes = cluster["a"].processes()
         for name in ("root", "runner"):
             os.kill(processes[name], signal.SIGSTOP)
+        until("both are stopped", lambda: all(state(processes[name]) == "T" for name in ("root", "runner")))
         device.read()
         frozen = time.time()
         until("the worker demotes", lambda: cluster.first("demote", "end", frozen))
@@ -245,7 +247,7 @@ def test_a_master_feeds_it_until_it_cannot_be_master_any_more(device: Recorder, 
 def test_without_the_device_a_node_is_not_promotable_and_says_why(tmp_path: Path) -> None:
     with cluster_with(tmp_path / "missing", tmp_path) as cluster:
         cluster.start()
-        until("it says why", lambda: "missing cannot be opened: No such file" in str(cluster.status().get("nodes")))
+        until("it says why", lambda: "missing cannot be opened: No such file" in str(cluster.status()["nodes"]))
         assert not [n for n in cluster.status()["nodes"] if n["promotable"]]
         assert "this node is not promotable without it" in cluster["a"].log.read_text()
         assert cluster.first("promote", "begin", 0.0) is None

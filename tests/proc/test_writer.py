@@ -90,7 +90,7 @@ def test_a_full_disk_of_one_elector_moves_nothing_and_hinders_no_failover(tmp_pa
         config.write_text(config.read_text().replace(f"state_dir: {cluster['c'].folder}/state", f"state_dir: {small_disk}/state"))
         cluster.start()
         master = cluster.wait_master()
-        until("all electors", lambda: (s := cluster.status()) and s["cluster"]["quorum"]["have"] == 3)
+        until("all electors", lambda: cluster.status()["cluster"]["quorum"]["have"] == 3)
         filler = small_disk / "filler"
         with open(filler, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             while True:
@@ -101,7 +101,7 @@ def test_a_full_disk_of_one_elector_moves_nothing_and_hinders_no_failover(tmp_pa
         assert cluster.wait_master(other_than=master) == other
         until("it is told", lambda: "No space left on device; this elector can neither" in cluster["c"].log.read_text())
         filler.unlink()
-        until("it takes part again", lambda: "target" in cluster.status().get("cluster", {}) and _whole(small_disk, cluster))
+        until("it takes part again", lambda: "target" in cluster.status()["cluster"] and _whole(small_disk, cluster))
         assert cluster.master() == other and cluster.overlaps() == []
 
 
