@@ -15,6 +15,7 @@ import pytest
 
 from koi.errors import Refused
 from tests.cluster import RealCluster, until
+from tests.proc.waiting import is_gone
 
 SCRIPTS = ("start", "stop", "promote", "demote", "status", "failed")
 SERVICES = ("10-vip", "20-web", "30-again")
@@ -22,6 +23,8 @@ AGAIN = "30-again"
 """It has restarts."""
 CALM = "3s"
 """Leases that a busy machine keeps: what is looked at is not a lost lease."""
+PACE = "500ms"
+"""How often `status` is run, and how soon a failed node recovers."""
 ONCE = "[ -e {0} ] || { echo > {0}; exit 1; }"
 
 
@@ -30,7 +33,7 @@ class Table(RealCluster):
 
     def __init__(self, folder: Path) -> None:
         timeouts = "  status_timeout: 2s\n  failed_timeout: 1s\n  promote_timeout: 2s\n"
-        super().__init__(folder, failover=CALM, service=timeouts)
+        super().__init__(folder, failover=CALM, service=timeouts, pace=PACE)
         self.notes = folder / "notes"
         self.notes.touch()
         for node in self.nodes.values():
@@ -53,20 +56,16 @@ class Table(RealCluster):
 
     def settle(self) -> None:
         """Wait until all is well, and look only at what follows."""
-        until("a master and two backups", lambda: sorted(map(str, self.states().values())) == ["Backup", "Backup", "Master"])
+        self.first_master = self.wait_whole()
         until("no target", lambda: self.status()["cluster"]["target"] is None)
+        self.epoch = self.status()["cluster"]["epoch"]
         self.seen = len(self.notes.read_text().splitlines())
         self.since = max((str(failure["time"]) for name in self.nodes for failure in self.failures(name)), default="")
-        self.first_master, self.epoch = str(self.master()), self.status()["cluster"]["epoch"]
         self.backup, self.other = (name for name in self.nodes if name != self.first_master)
-
-    def states(self) -> dict[str, Any]:
-        """The state of each node."""
-        return {n["name"]: n["state"] for n in self.status().get("nodes", ())}
 
     def service(self, node: str, name: str) -> dict[str, Any]:
         """One service as the leader knows it."""
-        nodes = {n["name"]: n for n in self.status().get("nodes", ())}
+        nodes = {n["name"]: n for n in self.status()["nodes"]}
         return {s["name"]: s for s in nodes[node]["services"]}[name] if node in nodes else {"state": None}
 
     def acted(self, node: str) -> list[str]:
@@ -91,7 +90,7 @@ class Table(RealCluster):
     def recovers(self, node: str) -> None:
         """Mended, it is a backup again by itself."""
         self.mend()
-        until("it recovers by itself", lambda: self.states().get(node) == "Backup")
+        self.wait_state(node, "Backup")
 
     def unchanged(self) -> bool:
         """Whether the cluster has done nothing."""
@@ -107,8 +106,14 @@ class Table(RealCluster):
         return new
 
     def pid(self, kind: str, node: str) -> int:
-        """Of the program or the watch of a node."""
-        return int((self.folder / f"{kind}.{node}").read_text())
+        """Of the program or the watch of a node that runs now; it may say so a moment after it was started."""
+        path = self.folder / f"{kind}.{node}"
+
+        def living() -> int:
+            pid = int((path.exists() and path.read_text().strip()) or 0)
+            return pid if pid and not is_gone(pid) else 0
+
+        return until(f"the {kind} of {node}", living)
 
 
 def demoted(*names: str) -> list[str]:
@@ -197,7 +202,7 @@ def test_a_script_outlives_its_timeout(table: Table, tmp_path: Path) -> None:
     body = f"trap '' TERM; sh -c 'echo $$ > {tmp_path}/child; exec sleep 60' & sleep 60"
     table.write("20-web", "promote", body, table.backup)
     promote_fails(table, None)
-    assert not Path(f"/proc/{(tmp_path / 'child').read_text().strip()}").exists()
+    assert is_gone(int((tmp_path / "child").read_text()))
 
 
 def test_a_script_cannot_be_run(table: Table) -> None:
@@ -287,11 +292,11 @@ def test_disabled_appears(table: Table) -> None:
     disabled = table[node].services / "20-web/disabled"
     disabled.touch()
     table.replaced()
-    until("Live until it is gone", lambda: table.states().get(node) == "Live")
+    table.wait_state(node, "Live")  # until it is gone
     table.acts(node, *demoted(*DOWN), *failed("web", *DOWN))
     assert table.service(node, "web")["state"] == "Stopped"
     disabled.unlink()
-    until("it is a backup", lambda: table.states().get(node) == "Backup")
+    table.wait_state(node, "Backup")
 
 
 def test_the_lease_ends_and_demote_does_not(tmp_path: Path) -> None:
@@ -302,15 +307,16 @@ def test_the_lease_ends_and_demote_does_not(tmp_path: Path) -> None:
             cluster.script("10-vip", action)
         cluster.script("10-vip", "demote", body=f"echo $$ > {tmp_path}/demote; trap '' TERM; sleep 60")
         cluster.start()
-        master = cluster.wait_master()
-        until("all are up", lambda: sorted(n["state"] for n in cluster.status()["nodes"]) == ["Backup", "Backup", "Master"])
+        master = cluster.wait_whole()
         processes = cluster[master].processes()
         for name in ("root", "elector", "runner"):
             os.kill(processes[name], signal.SIGSTOP)
         cluster.wait_master(other_than=master)
-        fenced = float((tmp_path / f"fenced.{master}").read_text())
+        assert is_gone(int((tmp_path / "demote").read_text()))
+        note = tmp_path / f"fenced.{master}"
+        fenced = float(until("self_fence", lambda: note.exists() and note.read_text()))
         promoted = [s.time for s in cluster.read_stamps() if (s.action, s.edge) == ("promote", "begin") and s.node != master]
-        assert fenced < promoted[0] and not Path(f"/proc/{(tmp_path / 'demote').read_text().strip()}").exists()
+        assert fenced < promoted[0]
         until("stop is tried", lambda: [s for s in cluster.read_stamps() if (s.node, s.action) == (master, "stop")])
         log = cluster[master].log.read_text()
         assert "not demoted within" in log and "everything of it is killed" in log

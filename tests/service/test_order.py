@@ -10,7 +10,6 @@ from typing import Callable
 
 import pytest
 
-from koi.errors import KoiError
 from tests.cluster import RealCluster, beneath, until
 
 NOTE = """#!/bin/sh
@@ -27,6 +26,8 @@ until [ -e $here.{other}.$KOI_ACTION ]; do sleep 0.02; done"""
 """Ends only once the other service runs the same action at the same time."""
 CALM = "3s"
 """Leases that a busy machine keeps."""
+PACE = "500ms"
+"""How often `status` is run, and how soon a new service is seen."""
 WHERE = {"low": 5, "scripts": 10, "file": 10, "program": 20, "watched": 30, "only": 40}
 """Service -> priority. `only` is on one node; `free`, without a priority, is in nobody's order."""
 ALL = ("start", "stop", "promote", "demote")
@@ -36,7 +37,7 @@ class Mixed(RealCluster):
     """Three nodes with services of all kinds."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, failover=CALM)
+        super().__init__(folder, failover=CALM, pace=PACE)
         (folder / "order").touch()
         for node in self.nodes:
             self.put(node, "5-low", ALL)
@@ -76,12 +77,15 @@ class Mixed(RealCluster):
 
     def env(self, node: str, service: str, action: str) -> dict[str, str]:
         """What the script found when it ran last."""
-        lines = (self.folder / f"env.{node}.{service}.{action}").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines)
+        path = self.folder / f"env.{node}.{service}.{action}"
+        return dict(line.split("=", 1) for line in path.read_text().splitlines()) if path.exists() else {}
 
-    def states(self) -> list[str]:
-        """The nodes' states."""
-        return sorted(str(n["state"]) for n in self.status().get("nodes", ()))
+    def up(self, node: str, since: float = 0.0) -> bool:
+        """Whether the node's services were started in order, and all of them; the program's own stamp may come last."""
+        until(f"the program of {node}", lambda: self.times(node, "run", since))
+        times = self.times(node, "start", since) | self.times(node, "run", since)
+        there = {name for name in WHERE if name != "only" or node == "a"}
+        return times.keys() >= there and in_order(times, up=True, spawned=("program",))
 
 
 def in_order(times: dict[str, tuple[float, float]], up: bool, spawned: tuple[str, ...] = ()) -> bool:
@@ -96,36 +100,33 @@ def in_order(times: dict[str, tuple[float, float]], up: bool, spawned: tuple[str
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
     with Mixed(tmp_path_factory.mktemp("mixed")) as mixed:
         mixed.start()
+        until("all but `free` have started", lambda: all("watched" in mixed.times(n, "start") for n in "abc"))
+        until("Live while services start", lambda: list(mixed.states().values()) == ["Live"] * 3)
+        (mixed.folder / "release").touch()
         yield mixed
 
 
 def test_start_promote_demote_and_stop_go_by_priority(cluster: Mixed) -> None:
-    until("all but `free` have started", lambda: all("watched" in cluster.times(n, "start") for n in "abc"))
-    until("Live while services start", lambda: cluster.states() == ["Live"] * 3)
-    (cluster.folder / "release").touch()
-    first = cluster.wait_master()
-    for node in "abc":
-        times = cluster.times(node, "start") | cluster.times(node, "run")
-        assert in_order(times, up=True, spawned=("program",)) and ("only" in times) == (node == "a"), node
+    first = cluster.wait_whole()
+    assert all(cluster.up(node) for node in "abc")
     assert set(cluster.times(first, "promote")) >= {"low", "scripts", "file", "program", "watched"}
     assert in_order(cluster.times(first, "promote"), up=True)
-    until("two backups", lambda: cluster.states() == ["Backup", "Backup", "Master"])
     other = next(n for n in "abc" if n != first)
+    began = time.time()
     with cluster.any().client() as client:
         client.promote(other)
-        assert in_order(cluster.times(first, "demote"), up=False) and in_order(cluster.times(other, "promote"), up=True)
-        assert max(end for _, end in cluster.times(first, "demote").values()) <= min(
-            begin for begin, _ in cluster.times(other, "promote").values())
+        demotes, promotes = cluster.times(first, "demote", began), cluster.times(other, "promote", began)
+        assert in_order(demotes, up=False) and in_order(promotes, up=True)
+        assert max(end for _, end in demotes.values()) <= min(begin for begin, _ in promotes.values())
         client.stop(first)
-        assert in_order(cluster.times(first, "stop"), up=False)
+        assert in_order(cluster.times(first, "stop", began), up=False)
         began = time.time()
         client.start(first)
-        times = cluster.times(first, "start", began) | cluster.times(first, "run", began)
-        assert in_order(times, up=True, spawned=("program",))
+        assert cluster.up(first, began)
 
 
 def test_what_scripts_find_in_their_environment(cluster: Mixed) -> None:
-    master = cluster.wait_master()
+    master = cluster.wait_whole()
     backup = next(n for n in "abc" if n != master)
     epoch = str(cluster.status()["cluster"]["epoch"])
     common = {"KOI_CLUSTER_ID": "13"}
@@ -153,29 +154,36 @@ def test_what_scripts_find_in_their_environment(cluster: Mixed) -> None:
 STUBBORN = "trap '' TERM; echo > {0}; while :; do sleep 0.2; done"
 
 
-@pytest.mark.parametrize("action", ["start", "promote", "status"])
-def test_a_script_that_hangs_holds_up_neither_demote_nor_stop(tmp_path: Path, action: str) -> None:
-    """Each would run for its timeout, 30 s and more, and ignores SIGTERM."""
-    with RealCluster(tmp_path, failover=CALM) as cluster:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+    with RealCluster(tmp_path_factory.mktemp("plain"), failover=CALM, pace=PACE) as cluster:
         for name in ALL:
             cluster.script("10-vip", name)
         cluster.start()
-        master = cluster.wait_master()
-        until("two backups", lambda: sorted(n["state"] for n in cluster.status()["nodes"]) == ["Backup", "Backup", "Master"])
-        other = next(n for n in "abc" if n != master)
-        hangs = tmp_path / "hangs"
-        cluster.script("away.d", action, body=STUBBORN.replace("{0}", str(hangs)), nodes=master)
-        (cluster[master].services / "away.d").rename(cluster[master].services / "20-hangs")
-        until("it hangs", hangs.exists)
-        if action == "promote":  # Master only once every service is Promoted
-            until("a backup meanwhile", lambda: state_of(cluster, master) == ("Backup", "Promoting"))
-        began = time.monotonic()
-        with cluster.any().client() as client:
-            client.promote(other)
-            client.stop(master)
+        yield cluster
+
+
+@pytest.mark.parametrize("action", ["start", "promote", "status"])
+def test_a_script_that_hangs_holds_up_neither_demote_nor_stop(plain: RealCluster, tmp_path: Path, action: str) -> None:
+    """Each would run for its timeout, 30 s and more, and ignores SIGTERM."""
+    cluster, master = plain, plain.wait_whole()
+    other = next(n for n in "abc" if n != master)
+    hangs, folder = tmp_path / "hangs", cluster[master].services / "20-hangs"
+    cluster.script("away.d", action, body=STUBBORN.replace("{0}", str(hangs)), nodes=master)
+    (cluster[master].services / "away.d").rename(folder)
+    until("it hangs", hangs.exists)
+    if action == "promote":  # Master only once every service is Promoted
+        until("a backup meanwhile", lambda: state_of(cluster, master) == ("Backup", "Promoting"))
+    began = time.monotonic()
+    with cluster.any().client() as client:
+        client.promote(other)
+        client.stop(master)
         assert time.monotonic() - began < 15, "TERM, KILL a second later, and on"
-        left = beneath(cluster[master].services / "20-hangs").values()
+        left = beneath(folder).values()
         assert [line for line in left if not line.startswith("koinode: ")] == [] and cluster.overlaps() == []
+        shutil.rmtree(folder)
+        until("its worker is gone", lambda: "service hangs" not in cluster[master].processes())
+        client.start(master)
 
 
 def state_of(cluster: RealCluster, name: str) -> tuple[str, str]:
@@ -196,11 +204,8 @@ def test_services_start_without_any_elector(tmp_path: Path) -> None:
 
 
 def node_and_services(cluster: RealCluster) -> list[str]:
-    """The states of node a and of its services; empty while it does not answer."""
-    try:
-        local = cluster["a"].local()
-    except KoiError:
-        return []
+    """The states of node a and of its services."""
+    local = cluster["a"].local()
     return [local["state"], *(service["state"] for service in local["services"])]
 
 

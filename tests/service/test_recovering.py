@@ -32,7 +32,7 @@ def end_program(cluster: RealCluster) -> None:
 
 
 def node(cluster: RealCluster) -> dict[str, Any]:
-    return dict(cluster.status().get("nodes", [{}])[0])
+    return dict(cluster.status()["nodes"][0])
 
 
 def test_failures_survive_a_restart_of_koinode(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_node_that_does_not_recover_by_itself_waits_for_an_administrator(tmp_p
         cluster.start()
         cluster.wait_master()
         end_program(cluster)
-        nobody = until("the reason", lambda: cluster.status().get("cluster", {}).get("nobody"))
+        nobody = until("the reason", lambda: cluster.status()["cluster"]["nobody"])
         assert "does not recover by itself: use 'koi recover'" in str(nobody) and "run was killed by signal 9" in str(nobody)
         assert node(cluster)["state"] == "Failed"
         with cluster["a"].client() as client:
@@ -94,4 +94,4 @@ def test_each_recovery_waits_longer_by_the_factor(tmp_path: Path, factor: int) -
             cluster.wait_master()
             end_program(cluster)
             wait = f"recovers in {factor ** times} s"
-            until(wait, lambda wait=wait: wait in str(cluster.status().get("cluster", {}).get("nobody")))  # type: ignore[misc]
+            until(wait, lambda wait=wait: wait in str(cluster.status()["cluster"]["nobody"]))  # type: ignore[misc]
