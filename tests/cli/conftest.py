@@ -56,6 +56,7 @@ class Koi:
             if self.cluster[name].process is None:
                 self.cluster[name].start()
         until("all is well", self._is_well)
+        self.cluster.wait_whole()
 
     def _is_well(self) -> bool:
         if self("--json", "status") != 0:

@@ -106,7 +106,7 @@ def test_nodes_of_another_version_are_named(koi: Koi) -> None:
 def test_without_a_majority_everything_says_so(koi: Koi) -> None:
     for name in "bc":
         koi.cluster[name].kill_all()
-    until("a has no leader", lambda: koi.json("status")["cluster"]["leader"] is None)
+    until("a has no leader", lambda: koi.cluster.status()["cluster"]["leader"] is None)
     assert koi("status") == 0
     assert koi.out.startswith("No leader: a is ")
     assert "hears no leader; to elect one, 2 of the 3 electors must hear each other" in koi.out.splitlines()[0]

@@ -34,13 +34,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
             cluster.script("web", action)
         cluster.start()
         cluster.wait_master()
-        until("all electors", lambda: (s := cluster.status()) and s["cluster"]["quorum"]["have"] == 3)
+        until("all electors", lambda: cluster.status()["cluster"]["quorum"]["have"] == 3)
         yield cluster
 
 
 def epoch(cluster: RealCluster) -> tuple[str, int]:
     """Master and epoch."""
-    status = until("a status", cluster.status)
+    status = cluster.status()
     return status["cluster"]["master"], status["cluster"]["epoch"]
 
 
@@ -88,7 +88,7 @@ def test_captured_traffic_is_worth_nothing(cluster: RealCluster) -> None:
     assert epoch(cluster) == before
     victim.kill_all()
     victim.start()
-    until("all electors", lambda: (s := cluster.status()) and s["cluster"]["quorum"]["have"] == 3)
+    until("all electors", lambda: cluster.status()["cluster"]["quorum"]["have"] == 3)
     replay(captured * 3)
     assert epoch(cluster) == before and cluster.overlaps() == []
 
@@ -188,7 +188,7 @@ def test_a_runner_called_like_an_elector_elsewhere_is_named(tmp_path: Path) -> N
         cluster.start()
 
         def warned() -> str:
-            warnings = cluster.status().get("cluster", {}).get("warnings", ())
+            warnings = cluster.status()["cluster"]["warnings"]
             return next((w for w in warnings if "called a" in w), "")
 
         assert until("the warning", warned).startswith(
