@@ -267,7 +267,7 @@ class RealCluster:
         self.stamps = self.folder / "stamps"
         self.stamps.touch()
         self.killed: list[tuple[str, float]] = []
-        """Each `kill_all` so far: node and wall time."""
+        """Each `kill_all` so far, node and wall time: what was promoted there was so until then, by its own word."""
 
     def __enter__(self) -> RealCluster:
         return self

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from koi import client_exchange
 from koi.client import Client, now
 from koi.client_history import origin
 from koi.core.messages import Request, Response
@@ -84,16 +85,17 @@ def test_a_leader_that_died_is_given_up_for_the_new_one() -> None:
             assert koi.elect()["done"]
 
 
-def test_progress_is_shown_and_keeps_the_client_waiting_longer_than_its_timeout() -> None:
+def test_progress_is_shown_and_keeps_the_client_waiting_longer_than_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_exchange, "PROGRESS_REPEAT_S", 0.75)
     said: list[str] = []
 
     def slow(request: Request) -> Iterable[Response]:
         return done(request) if len(fake.asked) == 3 else progress(request, f"step {len(fake.asked)}")
 
-    with FakeNode(slow) as fake, client(fake.port, timeout=4.0, progress=said.append) as koi:
+    with FakeNode(slow) as fake, client(fake.port, timeout=1.2, progress=said.append) as koi:
         start = now()
         assert koi.promote("a")["done"]
-        assert now() - start > 4.0
+        assert now() - start > 1.2
     assert said == ["step 1", "step 2"]
 
 

@@ -26,8 +26,6 @@ class Killer:
 
     def __init__(self, cluster: RealCluster, seed: int) -> None:
         self.cluster, self.dice = cluster, random.Random(seed)
-        self.killed: list[tuple[str, float]] = []
-        """When the whole of a node was killed: its services were promoted until then by their own word."""
         self.done: Counter[str] = Counter()
 
     def strike(self) -> None:
@@ -38,7 +36,7 @@ class Killer:
         harm = self.dice.choices(("SIGKILL", "SIGSTOP", "everything"), (60, 30, 10))[0]
         name, pid = self.dice.choice(processes) if processes else ("", 0)
         if harm == "everything":
-            self.killed.append((node.name, node.kill_all()))
+            node.kill_all()
             name = "node"
         elif name == "root" and harm == "SIGSTOP":
             self._stop_root(node)
@@ -82,9 +80,9 @@ def kill(tmp_path: Path, count: int, seed: int) -> Counter[str]:
             killer.strike()
             if number % EVERY == EVERY - 1:
                 killer.rest()
-                assert cluster.overlaps(tuple(killer.killed)) == [], f"seed {seed}, kill {number + 1}"
+                assert cluster.overlaps(cluster.killed) == [], f"seed {seed}, kill {number + 1}"
         killer.rest()
-        assert cluster.overlaps(tuple(killer.killed)) == [], f"seed {seed}"
+        assert cluster.overlaps(cluster.killed) == [], f"seed {seed}"
         for node in cluster.nodes.values():
             assert node.stop() == 0
         assert beneath(tmp_path) == {}
