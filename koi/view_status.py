@@ -10,6 +10,8 @@ from typing import Optional
 from koi.view import JSON, NOTHING, Cell, age, count, last_script, paint, printable, service_state, state_cell, table
 
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+STUCK = "stuck"
+"""The hold under which the ledger still names a master that may be active, and is none."""
 NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 HEAD = ("NODE", "STATE", "ELECTOR", "ADDRESS", "SEEN", "UP", "SERVICE", "PRIO", "STATE", "LAST")
@@ -72,7 +74,7 @@ def headline(status: JSON) -> str:
     cluster = status["cluster"]
     if cluster["leader"] is None:
         return f"No leader: {_why_no_leader(cluster)}{_last_known_master(cluster)}."
-    if cluster["master"] is None or cluster.get("hold") == "stuck":
+    if cluster["master"] is None or cluster.get("hold") == STUCK:
         return f"No master: {_ended(why_nobody(status))}"
     found = troubles(status)
     if not found and _complete(cluster):
@@ -185,7 +187,9 @@ def _master_clause(status: JSON) -> str:
     if node is None or not heard(node):
         return f"{name} is named master (epoch {epoch}) but not heard"
     if node["state"] != "Master":
-        return f"{name} is becoming master (epoch {epoch}), still {printable(node['state'])}{_because(_not_promoted(node))}"
+        becoming = node["state"] == "Backup" and not cluster.get("yielding")
+        words = f"is becoming master (epoch {epoch}), still" if becoming else f"is named master (epoch {epoch}), but is"
+        return f"{name} {words} {printable(node['state'])}{_because(_not_promoted(node))}"
     since = cluster.get("master_since")
     return f"{name} is master (epoch {epoch})" + ("" if since is None else f" for {age(since)}")
 

@@ -128,11 +128,13 @@ class Commanded(Node):
 
     def _stopped_by_hand(self, command: NodeCommand) -> Optional[NodeResult]:
         name = self.settings.name
-        if not self._all_ended():
-            return None
         if self.stuck():
             return NodeResult(command.id, False, still_active(name, self.blocks_others()))
-        return NodeResult(command.id, True, f"{name} is stopped") if self.holding is None else None
+        if not self._all_ended() or self.holding is not None:
+            return None
+        if self.failed and command.id in self.failed_anew:
+            return NodeResult(command.id, False, f"{name} failed while it stopped ({self.last_failure}); see 'koi failures'")
+        return NodeResult(command.id, True, f"{name} is stopped")
 
     @property
     def _has_given_up(self) -> bool:

@@ -45,10 +45,10 @@ class Condition:
         """Whether it is so, or cannot become so."""
         if self.asked:
             return None
-        verdict, held = self._judge(snapshot), stuck(snapshot)
+        verdict, why = self._judge(snapshot), stuck(snapshot)
         fencing = snapshot.view.fence and not snapshot.machine.fencer.trouble
-        if verdict is None and held and self.epoch is not None and not fencing:
-            return Verdict(False, f"begun, and goes on once this is mended: {held}")
+        if verdict is None and why and self.epoch is not None and not fencing:
+            return Verdict(False, f"begun, and goes on once this is mended: {why}")
         return verdict
 
     def holds(self, snapshot: Snapshot) -> bool:

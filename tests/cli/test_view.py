@@ -134,6 +134,11 @@ def test_a_master_that_is_not_one_yet() -> None:
     words = "b is becoming master (epoch 7), still Backup (db Promoting);"
     assert headline(status(node("a", "Backup"), becoming)).startswith(words)
     assert check_line(status(becoming))[1] == CRITICAL
+    leaving = node("b", "Live", services=[service("vip", 10, "Demoting")])
+    assert headline(status(leaving)).startswith("b is named master (epoch 7), but is Live (vip Demoting);")
+    words = "b may still be active: its demote and stop failed. Make sure that it is off, then 'koi recover b --force'"
+    stuck = status(node("b", "Failed", stuck=True), hold="stuck", nobody=words)
+    assert headline(stuck) == f"No master: {words}." and check_line(stuck)[1] == CRITICAL
     lost = status(node("a", "Backup"), node("b", "Disconnected", seen=1.2))
     assert headline(lost).startswith("b is named master (epoch 7) but not heard; ")
 

@@ -10,6 +10,7 @@ from koi.core.commanding import MAX_COMMANDS
 from koi.core.effects import Tell
 from koi.core.messages import ServiceInfo
 from koi.core.pipe import Failure, NodeBegun, NodeCommand, NodeResult, ServiceState
+from koi.core.states import still_active
 from tests.core.test_reporting import runner, service
 
 T0 = 100.0
@@ -97,3 +98,17 @@ def test_a_command_that_maintenance_overtakes_is_answered() -> None:
     one.maintenance = True
     [found] = results(one.handle_timer(T0 + 2.0))
     assert not found.done and found.message.startswith("maintenance was turned on meanwhile: ")
+
+
+def test_a_stop_that_fails_is_told() -> None:
+    """Found: "x is stopped" although its stop had failed; and of a node that got stuck it was never answered."""
+    for stuck, words in ((False, "x failed while it stopped (vip: stop exited 1); see 'koi failures'"),
+                         (True, still_active("x"))):
+        one = runner()
+        one.hold_wait_until = T0
+        one.start(T0)
+        one.service(service("Started"), T0)
+        assert results(one.command(NodeCommand("1", "stop"), T0 + 1.0)) == []
+        one.failure(Failure("vip", "stop", 1, 0.1, "", "stop exited 1"))
+        state = ServiceState(ServiceInfo("vip", 10, "Failed", failed=True), promoted=stuck, stuck=stuck)
+        assert results(one.service(state, T0 + 1.2)) == [NodeResult("1", False, words)]
