@@ -48,10 +48,17 @@ class Heir(Upkept):
             self.out.append(SetLease(self.told_lease))
 
     def _learn_hold(self, now: float) -> None:
-        """Rule 6.5: whether there is maintenance, from an elector, or from the state folder when none answers in time."""
+        """Rule 6.5: whether there is maintenance, from an elector, or from the state folder when none answers in time.
+
+        That there is none is believed of fewer than a majority only after that time: this node's own elector was down with it,
+        and may not have heard of it yet.
+        """
         frozen = self.lease.frozen(MAINTAINED if self.detached is not None or not self.left else frozenset({MAINTENANCE}))
         if frozen is None and self.maintenance is None and now >= self.hold_wait_until:
             frozen = self.settings.maintenance
+        early = self.maintenance is None and now < self.hold_wait_until
+        if early and not frozen and self.lease.answered() < self.settings.majority:
+            return
         superseded = bool(frozen) and self._is_superseded()
         frozen = False if superseded else frozen
         if frozen is None or frozen == self.maintenance:

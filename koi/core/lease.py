@@ -159,6 +159,10 @@ class Lease:
         newer = [w for w in words if (w.master != self.name if epoch is None else w.epoch > epoch)]
         return len(newer) >= self.majority
 
+    def answered(self) -> int:
+        """How many electors that are not blank have answered."""
+        return sum(1 for w in self.words.values() if not w.blank)
+
     def frozen(self, holds: frozenset[str]) -> Optional[bool]:
         """Whether the electors say that there is one of these holds; None when none that is not blank has answered."""
         words = [w for w in self.words.values() if not w.blank]

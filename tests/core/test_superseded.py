@@ -121,3 +121,29 @@ def test_what_was_taken_up_without_a_word_of_the_electors_is_let_go_when_they_sp
     assert one.holding == 5 and one.awaits_lease and one.maintenance is True
     later(one, 110.0, hold=MAINTENANCE)
     assert "a later epoch" in one.letting_go and one.maintenance is False
+
+
+# --- whether there is a hold at all ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names, waited, maintenance", [
+    ("a", False, None), ("ab", False, False), ("a", True, False), ("", True, False), ("", False, None),
+])
+def test_that_there_is_no_hold_is_believed_of_a_majority_or_after_a_while(
+    names: str, waited: bool, maintenance: Optional[bool],
+) -> None:
+    """Found: a koinode that was down when maintenance began asked its own elector, down with it, and ran scripts."""
+    one = runner(Heritage(("old",), None, 5, unclean=True, owes=True))
+    one.start(100.0)
+    later(one, 100.01, names, master="x", epoch=5)
+    if waited:
+        one.handle_timer(100.0 + 4 * T.heartbeat)
+    assert one.maintenance is maintenance
+    assert waited or maintenance is False or one.deadline() <= 100.0 + 3 * T.heartbeat
+
+
+def test_that_there_is_a_hold_is_believed_of_one_elector() -> None:
+    one = runner(Heritage(("old",), None, 5, unclean=True, owes=True))
+    one.start(100.0)
+    later(one, 100.01, "a", master="x", epoch=5, hold=MAINTENANCE)
+    assert one.maintenance is True
