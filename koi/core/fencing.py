@@ -96,7 +96,12 @@ class Fencer:
         wait = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self.failures, 10))
         self.failures += 1
         self.retry_at = now + wait
-        self.trouble = f"fence of {name} failed ({what}); it is tried again in {wait:g} s, and the electors' guards go on"
+        self.trouble = self.words(name, what, wait)
+
+    @staticmethod
+    def words(name: str, what: str, wait: float) -> str:
+        """A failure, in words."""
+        return f"fence of {name} failed ({what}); it is tried again in {wait:g} s, and the electors' guards go on"
 
 
 def fenced(ledger: Ledger, done: Fenced) -> Ledger:

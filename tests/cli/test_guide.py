@@ -13,12 +13,15 @@ import pytest
 
 from koi import cli
 from koi.config import loads
+from koi.core.fencing import Fencer
+from koi.core.states import still_active
+from koi.view_config import settings
 from tests.cli.conftest import Koi
 
 DOCS = Path(cli.__file__).parent.parent / "docs"
 TEXT = (DOCS / "guide.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-COMMANDS = sorted(set(re.findall(r"^    [abc]# (koi .*)$", TEXT, re.MULTILINE)))
+COMMANDS = sorted(set(re.findall(r"^ +[a-d]# (koi .*)$", TEXT, re.MULTILINE)))
 QUOTED = sorted(set(re.findall(r"`(koi [a-z][^`]*)`", TEXT)) - {"koi switchover"})
 
 
@@ -32,6 +35,26 @@ def test_every_command_is_understood(command: str) -> None:
     words = shlex.split(command.partition(" > ")[0])[1:]
     if words[-1] not in ("wait", "--json"):
         assert cli.parse(words)
+
+
+def test_what_is_said_of_a_stuck_node_is_quoted_as_it_is() -> None:
+    assert f"koi: begun, and goes on once this is mended: {still_active('b')}\n" in TEXT
+    assert f"Warning: {Fencer.words('b', 'the command exited 1: b is still on', 2.0)}\n" in TEXT
+
+
+@pytest.mark.parametrize("page", ["design.md"])
+def test_every_file_of_the_core_has_its_place_on_the_map(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    files = [path for part in ("core", "wire", "service") for path in (DOCS.parent / "koi" / part).glob("[!_]*.py")]
+    assert [str(path) for path in files if not re.search(rf"\b{path.stem}\b", text)] == []
+
+
+def test_a_key_that_a_page_names_exists() -> None:
+    keys = set(settings(loads(b"cluster: {password: a password for the tests}", "x", "a")))
+    sections = "|".join({key.partition(".")[0] for key in keys})
+    for path in [DOCS.parent / "README.md", *DOCS.glob("*.md")]:
+        for key in re.findall(rf"`((?:{sections})\.[a-z_]+)`", path.read_text(encoding="utf-8")):
+            assert key in keys or key == "cluster.password_file" or key.endswith((".py", ".json", ".yaml")), (path.name, key)
 
 
 def test_the_examples_in_python_run(koi: Koi, monkeypatch: pytest.MonkeyPatch) -> None:
