@@ -133,7 +133,7 @@ def test_everything_killed_and_not_started_again_the_others_take_over_after_the_
 
 
 def test_everything_killed_and_started_again_at_once_it_cleans_up_and_is_master_in_a_new_epoch(make: Make) -> None:
-    cluster = make(runners="a", failover="3s")
+    cluster = make(runners="a", failover="6s")
     epoch = cluster.status()["cluster"]["epoch"]
     killed = cluster["a"].kill_all()
     cluster["a"].start()

@@ -19,7 +19,7 @@ from tests.cluster import Node, RealCluster, free_ports, until
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
     """Two electors with runners and a third runner without an elector; each test leaves it as it found it."""
-    with RealCluster(tmp_path_factory.mktemp("reload"), nodes="abcd", electors="abc", failover="3s") as cluster:
+    with RealCluster(tmp_path_factory.mktemp("reload"), nodes="abcd", electors="abc", failover="6s") as cluster:
         for action in ("start", "stop", "promote", "demote", "status"):
             cluster.script("10-vip", action)
         cluster.start()
@@ -55,7 +55,7 @@ def scripts(cluster: RealCluster) -> int:
 def test_a_faulty_file_changes_nothing_and_the_client_hears_why(cluster: RealCluster, name: str) -> None:
     node = cluster[name]
     before, good, ran = node.processes(), node.config.read_text(), scripts(cluster)
-    edit(node, ("failover: 3s", "failover: soon"))
+    edit(node, ("failover: 6s", "failover: soon"))
     with pytest.raises(Refused, match="failover"):
         reconfigure(node)
     node.config.write_text(good.replace(f"{node.folder}/state", f"{node.folder}/elsewhere"))
@@ -79,7 +79,7 @@ def test_any_node_sends_it_on_to_the_one_that_is_named(cluster: RealCluster, ask
     edit(node, (f"name: {named}\n", f"name: {named}\n  preference: 7\n"))
     said = cluster[asked].asker.reconfigure(named)
     assert said["done"] and said["message"] == f"{named}: applied node.preference"
-    node.config.write_text(good.replace("failover: 3s", "failover: soon"))
+    node.config.write_text(good.replace("failover: 6s", "failover: soon"))
     with pytest.raises(Refused, match=f"{named}: the configuration is not changed: .*time.failover: is 'soon'"):
         cluster[asked].asker.reconfigure(named)
     node.config.write_text(good)
@@ -120,7 +120,7 @@ def test_new_timings_replace_elector_and_runner_and_nothing_else(cluster: RealCl
     master = cluster.wait_master()
     node, epoch, ran = cluster[master], cluster.status()["cluster"]["epoch"], scripts(cluster)
     before, good = node.processes(), node.config.read_text()
-    edit(node, ("failover: 3s", "failover: 3100ms"))
+    edit(node, ("failover: 6s", "failover: 6100ms"))
     os.kill(node.pid, signal.SIGUSR2)  # means nothing, and does not end root
     os.kill(node.pid, signum)
     until("it is told", lambda: "applied time.failover" in node.log.read_text())

@@ -32,7 +32,7 @@ def cmdline(pid: int) -> str:
     """The title of a process; empty when there is none."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().replace(b"\0", b" ").decode().strip()
+            return file.read().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return ""
 
