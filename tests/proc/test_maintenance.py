@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from koi.errors import Refused
-from tests.cluster import Node, RealCluster, beneath, until
+from koi.errors import KoiError, Refused
+from tests.cluster import Node, RealCluster, beneath, send, tree_of, until
 from tests.proc.waiting import is_gone
 
 ALL = ("start", "stop", "promote", "demote", "status", "failed")
@@ -195,3 +196,30 @@ def test_a_node_that_hears_nobody_runs_no_script_in_maintenance(tmp_path: Path, 
         until("it takes over", lambda: "takes vip over as it is" in cluster[name].log.read_text())
         until("it answers", lambda: cluster[name].local()["state"] in ("Backup", "Master", "Live"))
         assert len(cluster.read_stamps()) == before
+
+
+def test_a_master_that_was_away_when_its_maintenance_was_ended_by_force_gives_way(tmp_path: Path) -> None:
+    """Found: it stayed promoted beside the next one for good, though every elector told it of that one."""
+    with RealCluster(tmp_path, failover="2s") as cluster:
+        for action in ALL:
+            cluster.script("10-vip", action)
+        cluster.start()
+        name = cluster.wait_master()
+        maintenance(cluster, True)
+        pids = tree_of(cluster[name].pid)
+        send(pids, signal.SIGSTOP)
+
+        def forced() -> bool:
+            try:
+                with cluster.any().client() as client:
+                    return "maintenance is off" in client.maintenance(False, force=True)["message"]
+            except KoiError:  # the leader was away too
+                return False
+
+        until("it is ended", forced)
+        cluster.wait_master(other_than=name)
+        back = time.time()
+        send(pids, signal.SIGCONT)
+        until("it is demoted", lambda: cluster.first("demote", "end", back, name))
+        cluster.wait_state(name, "Backup")
+        assert "another node may be master" not in cluster[name].log.read_text(), "it was not killed"
