@@ -124,11 +124,16 @@ class Lease:
         return told >= self.majority
 
     def held(self, epoch: Optional[int]) -> Optional[bool]:
-        """Whether a majority of vouches for the epoch say hold (True) or none (False); None: neither (section 7)."""
-        words = [w for w in self.words.values() if w.vouched and w.epoch == epoch]
-        if sum(1 for w in words if w.hold in (MAINTENANCE, STUCK)) >= self.majority:
+        """Whether a majority of vouches for the epoch say hold (True), or of answers that there is none for it any more (False).
+
+        None: neither (section 7). Who says so need not vouch: after a fence nobody does, and a later ledger is of another epoch.
+        """
+        words = [w for w in self.words.values() if w.epoch == epoch]
+        if sum(1 for w in words if w.vouched and w.hold in (MAINTENANCE, STUCK)) >= self.majority:
             return True
-        return False if sum(1 for w in words if w.hold not in (MAINTENANCE, STUCK)) >= self.majority else None
+        over = sum(1 for w in words if w.hold not in (MAINTENANCE, STUCK))
+        over += sum(1 for w in self.words.values() if epoch is not None and not w.blank and w.epoch > epoch)
+        return False if over >= self.majority else None
 
     def stuck(self, epoch: int) -> bool:
         """Whether a majority of vouches says that the master of the epoch is stuck."""

@@ -205,16 +205,13 @@ class Runner(Heir):
         if self.holding is None:
             self._count_lease_of_left()
             return
-        held, over = self.lease.held(self.holding), self.lease.superseded(self.holding)
-        if over and self.unlimited:
-            self.unlimited, self.lease_end = False, None  # whatever it was long ago: the demote has one G from now on
-        elif held is not None:
-            self.unlimited = held
-        ends = None if over and self.lease_end is None else self.lease.ends(self.holding)
-        if not self.unlimited and self.lease_end == UNLIMITED:
-            self.lease_end = None
-        if ends is not None and not self.root_lost:
+        held, ends = self.lease.held(self.holding), self.lease.ends(self.holding)
+        was, self.unlimited = self.unlimited, self.unlimited if held is None else held
+        if was and not self.unlimited:
+            self.lease_end = None  # where it ended long ago nobody could know: the demote has one G from now on
+        if ends is not None and not self.root_lost and (ends > now or self.lease_end is not None):
             self.lease_end = ends if self.lease_end is None else max(ends, self.lease_end)
+        over = self.lease.superseded(self.holding)
         self.awaits_lease = self.awaits_lease and not over and not self.unlimited and self.lease_end is None
         self._set_lease(UNLIMITED if self.unlimited else self.lease_end)
         self.acknowledged = self.lease.ending(self.holding, now) or self.acknowledged

@@ -216,8 +216,8 @@ class RunnerProcess:
         if self.watchdog is None:
             return
         machine = self.machine
-        end = machine.lease_end if machine.holding is not None else machine.told_lease
-        self.watchdog.look(now, (end or 0.0) if exposed(machine) else None, self.context.cell.grace)
+        end = machine.told_lease or 0.0
+        self.watchdog.look(now, end if exposed(machine) else None, self.context.cell.grace)
         if self.watchdog.trouble and self.watchdog.trouble != machine.watchdog_trouble:
             log.get().error(f"{self.watchdog.trouble}; this node is not promotable without it")
         machine.watchdog_trouble = self.watchdog.trouble

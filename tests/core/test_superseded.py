@@ -53,11 +53,24 @@ def test_a_master_under_a_hold_lets_go_once_a_later_epoch_has_begun(hold: Option
     assert one.holding is None and one.renounced == 5 and one.maintenance is (hold is not None)
 
 
-@pytest.mark.parametrize("names, epoch", [("", 6), ("a", 6), ("abc", 5), ("abc", 4)])
-def test_a_minority_or_an_old_ledger_ends_no_hold(names: str, epoch: int) -> None:
+@pytest.mark.parametrize("names, epoch, hold", [
+    ("", 6, None), ("a", 6, None), ("a", 5, None), ("abc", 5, MAINTENANCE), ("abc", 4, None),
+])
+def test_a_minority_or_an_old_ledger_ends_no_hold(names: str, epoch: int, hold: Optional[str]) -> None:
     one = held()
-    found = later(one, 200.0, names, master="y" if epoch == 4 else "x", epoch=epoch)
+    found = later(one, 200.0, names, master="y" if epoch == 4 else "x", epoch=epoch, hold=hold)
     assert one.unlimited and not one.letting_go and not any(isinstance(e, SetLease) for e in found)
+
+
+@pytest.mark.parametrize("now", [101.5, 200.0])
+def test_who_ends_a_hold_by_force_is_heard_although_nobody_vouches_any_more(now: float) -> None:
+    """`recover --force` fences the epoch: the next master waits for the guard, by which a node that is not off has to demote."""
+    one = held(STUCK)
+    later(one, now, master="x", epoch=5)
+    assert not one.unlimited and not one.lease.superseded(5)
+    assert one.told_lease == (pytest.approx(one.lease.ends(5)) if now < 102.0 else None)
+    one.handle_timer(now + T.lease)
+    assert one.letting_go
 
 
 def test_a_stuck_node_is_not_held_either() -> None:

@@ -5,6 +5,7 @@ The real device is not tried here."""
 from __future__ import annotations
 
 import errno
+import math
 import os
 import pty
 import signal
@@ -180,18 +181,35 @@ def test_in_maintenance_a_machine_is_not_reset_for_what_a_dead_tree_left() -> No
         assert one.left and exposed(one) is is_exposed
 
 
+def looked(machine: Any, now: float) -> Any:
+    """Until when the watchdog of this runner is fed; None: in any case."""
+    looks: list[tuple[Any, ...]] = []
+    shell = SimpleNamespace(
+        machine=machine, context=SimpleNamespace(cell=SimpleNamespace(grace=0.5)),
+        watchdog=SimpleNamespace(look=lambda *words: looks.append(words), trouble=""),
+    )
+    RunnerProcess._write_watchdog(shell, now)  # type: ignore[arg-type]
+    [(_, until, _)] = looks
+    return until
+
+
 def test_it_is_fed_while_electors_vouch_for_what_was_left() -> None:
     one = runner(Heritage(("old",), None, 7, unclean=True))
     one.start(100.0)
-    looks: list[tuple[Any, ...]] = []
-    shell = SimpleNamespace(
-        machine=one, context=SimpleNamespace(cell=SimpleNamespace(grace=0.5)),
-        watchdog=SimpleNamespace(look=lambda *words: looks.append(words), trouble=""),
-    )
-    for number, name in enumerate("ab", 1):
+    for name, until_s in (("a", 0.0), ("b", 100.0 + usable(1.0))):
         one.receive(name, Vouch(7, (1, 2), "boot-of-x", 1, 1.0, 0.5, hold=STUCK), 100.1)
-        RunnerProcess._write_watchdog(shell, 100.1)  # type: ignore[arg-type]
-        assert looks[-1] == (100.1, 100.0 + usable(1.0) if number == 2 else 0.0, 0.5)
+        assert looked(one, 100.1) == until_s
+
+
+def test_in_maintenance_a_master_is_not_reset_because_nobody_hears_it() -> None:
+    """Found: the end of the last lease counted, although a hold kept all others away: network work in maintenance reset it."""
+    one = runner(Heritage(("old",), 7, None, lease_end=101.0), maintenance=True)
+    one.start(100.0)
+    assert looked(one, 100.1) == 101.0
+    for name in "ab":
+        one.receive(name, Vouch(7, (1, 2), "boot-of-x", 1, 1.0, 0.5, hold=MAINTENANCE), 100.2)
+    one.handle_timer(200.0)
+    assert looked(one, 200.0) == math.inf
 
 
 def test_a_machine_is_not_reset_for_a_stop_that_takes_its_time_once_all_is_demoted() -> None:
