@@ -119,8 +119,8 @@ class Reporter:
 
     def _list(self) -> str:
         """The digest of the list of services: a number that grows when the list changes."""
-        services = self.runner.services
-        listed = tuple([services[name].info for name in self.runner.priorities if name in services])
+        services, names = self.runner.services, (*self.runner.priorities, *self.runner.retired)
+        listed = tuple([services[name].info for name in names if name in services])
         if listed != self.listed:
             self.listed = listed
             self.list_number += 1

@@ -75,7 +75,8 @@ def read(reread: Reread, old: Config) -> Outcome:
         text = f"{', '.join(fixed)} can only be changed by a restart of koinode"
         return Outcome(f"the configuration is not changed: {text}", ok=False)
     if not changed:
-        return Outcome("nothing has changed in the configuration", new, end_s, copy=copy)
+        looked = "; new and changed services are taken up in a moment" if new.node.runner else ""
+        return Outcome(f"nothing has changed in the configuration{looked}", new, end_s, copy=copy)
     restarts = replaced(changed, old)
     text = f"applied {', '.join(changed)}" + (f"; {' and '.join(restarts)} replaced for it" if restarts else "")
     return Outcome(text, new, end_s, restarts, copy=copy)

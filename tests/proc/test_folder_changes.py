@@ -83,8 +83,8 @@ def test_a_single_file_that_is_renamed_before_a_reload_is_demoted_and_stopped(cl
     file.rename(cluster["a"].services / ".10-disk")
     with cluster["a"].client() as client:
         client.reconfigure()
-    until("its worker is gone", lambda: cluster["a"].local()["pids"]["services"].keys() == {"vip"})
-    assert actions(cluster, before) == ["start", "promote", "demote", "stop"]
+    until("disk is gone, as the status says", lambda: services(cluster) == {"vip": "Promoted"})
+    assert actions(cluster, before) == ["start", "promote", "demote", "stop"]  # it is shown until it is stopped
 
 
 def test_a_program_whose_folder_vanishes_is_stopped(cluster: RealCluster) -> None:
