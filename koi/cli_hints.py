@@ -32,7 +32,8 @@ def hint(argv: Sequence[str], commands: Collection[str], grammar: str) -> str:
         return f"that is not how `{word}` is called: {_usage(word, grammar)}; see: koi --help"
     if word in HINTS:
         return f"there is no `{word}`; what you want is probably: koi {HINTS[word]}; see: koi --help"
-    near = difflib.get_close_matches(word, list(commands), 1)
+    begun = [command for command in commands if len(word) > 1 and command.startswith(word)]
+    near = begun or difflib.get_close_matches(word, list(commands), 1)
     return f"there is no command `{word}`{f'; did you mean: koi {near[0]}' if near else ''}; see: koi --help"
 
 

@@ -302,7 +302,7 @@ class Control:
     def _to_runner(self, request: Request, now: float) -> None:
         name = self.name
         if not self.shell.config.node.runner:
-            self.replies.refuse(request.id, f"{name} runs no services (node.runner is false)")
+            self.replies.refuse(request.id, f"{name} runs no services (node.runner is false); name a node that does")
             return
         self._enlist(request, None, now, f"{request.command} of {name} is under way")
         self.shell.context.send("runner", node_command(request))

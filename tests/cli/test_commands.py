@@ -191,6 +191,7 @@ def test_the_secret_file_wins_over_the_environment(koi: Shell, tmp_path: Path, m
 @pytest.mark.parametrize(("words", "expected"), [
     ("switchover", "koi promote NODE"), ("failover b", "koi promote NODE"), ("list", "koi status"), ("history", "koi why"),
     ("pause", "koi maintenance on"), ("standby a", "koi passive NODE"), ("stauts", "did you mean: koi status"),
+    ("stat", "did you mean: koi status"),
     ("promote", "koi [options] promote NODE [--dry-run]"), ("", "no command"), ("status --nonsense", "koi [options] status"),
     ("xyzzy", "no command `xyzzy`"),
 ])
