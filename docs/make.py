@@ -27,7 +27,7 @@ CONDITIONS = ("master", "master=", "state", "leader", "quorum")
 SAFE = "[A-Za-z0-9._-]"
 WIDTH = 70
 """Of the pages' source: escapes make its lines longer."""
-DATE = "2026-11-22"
+DATE = "2026-11-26"
 """Of the last change to the pages."""
 
 
@@ -256,7 +256,8 @@ SERVICES = (
     "and failed, or `run` for a program that stays in the foreground; or one executable that is called with the action. NN is "
     "the priority: start and promote go up, stop and demote go down. Exit code 0 is success. `status` may also exit with 90 "
     "(promoted), 91 (running), 92 (stopped) or 93 (running, not ready to be promoted). Scripts find KOI_EPOCH, KOI_IS_PROMOTED, "
-    "KOI_STATE, KOI_SERVICE, KOI_ACTION, KOI_NODE, KOI_MASTER, KOI_CLUSTER_ID and KOI_SERVICE_DIR in their environment."
+    "KOI_STATE, KOI_SERVICE, KOI_ACTION, KOI_NODE, KOI_MASTER, KOI_CLUSTER_ID, KOI_SERVICE_DIR and KOI_SHARE (the folder of "
+    "koi-service.sh) in their environment, `failed` also KOI_FAILED_SERVICE."
 )
 
 

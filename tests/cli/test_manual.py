@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,14 @@ def test_pages_and_completions_are_what_docs_make_would_write() -> None:
     command = [sys.executable, str(TOP / "docs/make.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", ["docs/man/koinode.8", "docs/guide.md"])
+def test_what_scripts_find_in_their_environment_is_told(page: str) -> None:
+    code = "".join((TOP / "koi" / path).read_text() for path in ("core/states.py", "proc/worker.py"))
+    names = set(re.findall(r"\bKOI_[A-Z_]+", code)) - {"KOI_SECRET"}  # which is kept from them
+    text = (TOP / page).read_text(encoding="utf-8")
+    assert len(names) > 8 and [name for name in sorted(names) if not re.search(rf"\b{name}\b", text)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
