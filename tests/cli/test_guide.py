@@ -57,6 +57,14 @@ def test_a_key_that_a_page_names_exists() -> None:
             assert key in keys or key == "cluster.password_file" or key.endswith((".py", ".json", ".yaml")), (path.name, key)
 
 
+def test_every_key_of_the_json_is_told(koi: Koi) -> None:
+    told = set(re.findall(r"[`\".]([a-z_]+)[`\"]", TEXT[TEXT.index("## JSON"):]))
+    status, why, failures = koi.json("status"), koi.json("why"), koi.json("failures")
+    node = status["nodes"][0]
+    found = {*status, *status["cluster"], *node, *node["services"][0], *why[0], *failures, *koi.json("local")}
+    assert sorted(found - told) == []
+
+
 def test_the_examples_in_python_run(koi: Koi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(koi.cluster["a"].folder)
     known: dict[str, object] = {}
