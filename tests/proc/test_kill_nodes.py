@@ -75,7 +75,7 @@ def test_root_killed_the_workers_demote_and_stop_and_the_next_waits_for_nothing_
 
 
 def test_root_stopped_the_runner_lets_the_lease_go_and_a_new_root_takes_the_node_over(make: Make) -> None:
-    cluster = make()
+    cluster = make(failover="2s")
     master, began = cluster.wait_master(), time.time()
     os.kill(cluster[master].pid, signal.SIGSTOP)
     assert cluster.wait_master(master) != master

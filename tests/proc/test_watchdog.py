@@ -228,15 +228,15 @@ def test_a_machine_is_not_reset_for_a_stop_that_takes_its_time_once_all_is_demot
 # --- a real node ------------------------------------------------------------------------------
 
 
-def cluster_with(path: Path, folder: Path) -> RealCluster:
-    cluster = RealCluster(folder, runners="a", node_extra={"a": f"  watchdog: {path}\n"})
+def cluster_with(path: Path, folder: Path, failover: str = "1s") -> RealCluster:
+    cluster = RealCluster(folder, runners="a", failover=failover, node_extra={"a": f"  watchdog: {path}\n"})
     for action in ("start", "stop", "promote", "demote"):
         cluster.script("10-vip", action)
     return cluster
 
 
 def test_a_master_feeds_it_until_it_cannot_be_master_any_more(device: Recorder, tmp_path: Path) -> None:
-    with cluster_with(device.path, tmp_path) as cluster:
+    with cluster_with(device.path, tmp_path, failover="3s") as cluster:  # a worker on a busy machine demotes within the grace
         cluster.start()
         until("opened before the first promote", device.read)
         assert cluster.first("promote", "begin", 0.0) is None

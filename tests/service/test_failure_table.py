@@ -302,7 +302,7 @@ def test_disabled_appears(table: Table) -> None:
 def test_the_lease_ends_and_demote_does_not(tmp_path: Path) -> None:
     """Its root, elector and runner are stopped: nobody renews the lease, and the worker is on its own."""
     extra = {name: f"  self_fence: 'date +%s.%N > {tmp_path}/fenced.{name}'\n" for name in "abc"}
-    with RealCluster(tmp_path, node_extra=extra) as cluster:
+    with RealCluster(tmp_path, failover=CALM, node_extra=extra) as cluster:
         for action in ("start", "stop", "promote"):
             cluster.script("10-vip", action)
         cluster.script("10-vip", "demote", body=f"echo $$ > {tmp_path}/demote; trap '' TERM; sleep 60")
