@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 DONE = 0
+WITH_PORT = re.compile(r"\[.*|[^:]*:\d*")
+"""What is no host: [::1], [::1]:5, a:5."""
 BEGAN = time.monotonic()
 
 
@@ -59,6 +62,8 @@ class Call:
         """The client, as the options say."""
         from koi.client import Client
 
+        if self["-H"] and WITH_PORT.fullmatch(self["-H"]):
+            raise UsageError(f"-H {self['-H']}: must be a host or an IP address alone, without brackets; its port goes to -p")
         return Client(
             self["-f"], self["-H"], self.number("-p", 1, 65535, int), self.number("-t", 0.05, 86400, float),
             secret=self.secret, cluster_id=self.number("--id", 0, 65535, int),

@@ -202,6 +202,7 @@ def test_usage_errors_help(koi: Shell, words: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("words", [
+    "-H 127.0.0.1:5 status", "-H [::1] status", "-H [::1]:5 status",
     "-p x status", "-p 70000 status", "-t nan status", "-t 0 status", "--id 70000 status", "demo --nodes x", "demo --nodes 99",
 ])
 def test_wrong_values_are_usage_errors_that_name_the_option(koi: Shell, words: str) -> None:
