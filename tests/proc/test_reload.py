@@ -66,7 +66,7 @@ def test_a_faulty_file_changes_nothing_and_the_client_hears_why(cluster: RealClu
         with pytest.raises(Refused, match="more than one name differs"):
             reconfigure(node)
     node.config.write_text(good)
-    assert "nothing has changed in the configuration; the folder of services is looked at anew" in reconfigure(node)
+    assert "nothing has changed in the configuration; new and changed services are taken up in a moment" in reconfigure(node)
     assert node.processes() == before and scripts(cluster) == ran
 
 
