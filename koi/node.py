@@ -126,6 +126,7 @@ def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, 
     except ConfigError as error:
         known = services_at_least(path)
         raise ConfigError(error.faults + (_services(*known)[1] if known else [])) from None
+    config = replace(config, warnings=(*config.warnings, *_absent(config)))
     if not config.node.runner:
         return config, (), (), copy
     found, faults = _services(config.path, config.service)
@@ -144,6 +145,21 @@ def _read_file(path: Optional[str], name: Optional[str]) -> tuple[Config, Copy]:
     if fault and config.node.elector:
         raise ConfigError([f"{config.path}: {fault}"])
     return config, copy
+
+
+def _absent(config: Config) -> list[str]:
+    """What the configuration names and is not on this machine: it would be missed only when it is needed."""
+    found = []
+    for key, command in (("cluster.fence", config.cluster.fence), ("node.self_fence", config.node.self_fence)):
+        program = command.split()[0] if command else ""
+        if program.startswith("/") and not os.access(program, os.X_OK):
+            found.append(f"{key}: {program} is not there or not executable: it would fail when it is needed")
+    folder, watchdog = config.service.workingdir, config.node.watchdog
+    if folder and not os.path.isdir(folder):
+        found.append(f"service.workingdir: {folder} is no folder: services of a single file cannot be run; create it")
+    if watchdog and not os.path.exists(watchdog):
+        found.append(f"node.watchdog: {watchdog} is not there: without it this node is not promoted")
+    return found
 
 
 def _services(file: str, service: ServiceDefaults) -> tuple[Optional[Catalog], list[str]]:

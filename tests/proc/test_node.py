@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,23 @@ def test_check_warns_of_commands_that_are_not_there(node: Node) -> None:
 def test_check_warns_of_what_is_ignored(node: Node) -> None:
     (node.services / "old.bak").mkdir()
     assert "old.bak is ignored" in node.run("--check", "-f", str(node.config)).stderr
+
+
+def test_check_warns_of_what_is_named_and_not_there(node: Node) -> None:
+    assert node.run("--check", "-f", str(node.config)).stderr == ""
+    text = node.config.read_text()
+    keys = {
+        "node": "watchdog: /gone/dog, self_fence: /gone/self now", "cluster": "fence: /gone/fence",
+        "service": "workingdir: /gone",
+    }
+    for section, more in keys.items():
+        text = re.sub(rf"^{section}: {{", f"{section}: {{{more}, ", text, flags=re.MULTILINE)
+    node.config.write_text(text)
+    done = node.run("--check", "-f", str(node.config))
+    assert done.returncode == 0
+    for key, name in (("cluster.fence", "/gone/fence"), ("node.self_fence", "/gone/self"), ("service.workingdir", "/gone"),
+                      ("node.watchdog", "/gone/dog")):
+        assert f"warning: {key}: {name} is no" in done.stderr
 
 
 def test_a_configuration_that_is_missing(node: Node) -> None:
