@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Optional
 
 import pytest
 
 from koi.core.effects import CRITICAL, EndScript, Log
-from tests.core.drive import Drive, failures, has, in_state, promoted, scripts, started, status_says
+from tests.core.drive import Drive, failures, has, in_state, order, promoted, scripts, started, status_says
 
 BAD = [1, 127, -9, None]
 
@@ -171,6 +172,18 @@ def test_one_recover_forgets_one_failure() -> None:
     drive.order("stopped", failed="db")
     drive.all_end()
     assert drive.state == "Failed"
+
+
+def test_a_recover_that_is_told_again_in_another_state_of_the_node_is_the_same_one() -> None:
+    """Found: a start that failed at once was tried twice, for the node was Live meanwhile and the order told again."""
+    drive = failed_drive()
+    assert scripts(drive.order("started", recover=True)) == ["start"]
+    drive.ended(1)
+    assert scripts(drive.do(drive.service.order, replace(order("started", recover=True), state="Live"))) == []
+    assert scripts(drive.order("stopped", failed="db")) == ["failed"]
+    drive.all_end()
+    assert drive.state == "Failed"
+    assert scripts(drive.order("started", recover=True)) == ["start"], "the next one is a new one"
 
 
 def test_recover_while_it_still_fails_stops_it_first() -> None:
