@@ -45,14 +45,13 @@ from typing import TYPE_CHECKING, Any, Optional
 from docopt import DocoptExit, docopt
 
 from koi import __version__, log
-from koi.config import Config, ServiceDefaults, override, place, services_at_least
-from koi.errors import ConfigError, KoiError
-from koi.proc import daemon, lastgood
+from koi.config import Config, override
+from koi.errors import KoiError
+from koi.proc import daemon, reading
 from koi.proc.lastgood import Copy
 
 if TYPE_CHECKING:
     from koi.proc.child import Context
-    from koi.service.catalog import Catalog
 
 FAILED, USAGE = 1, 2
 CONSOLE = "console"
@@ -70,7 +69,7 @@ def main(argv: Optional[Sequence[str]] = None, mains: Optional[Mains] = None) ->
     if args["--check"]:
         return check(args["-f"])
     try:
-        config, definitions, copy = _read_to_start(args["-f"], args["-n"])
+        config, definitions, copy = reading.to_start(args["-f"], args["-n"])
         config = _loud(config, args["-d"])
         targets = _set_up_log(args, config)
     except KoiError as fault:
@@ -90,128 +89,17 @@ def main(argv: Optional[Sequence[str]] = None, mains: Optional[Mains] = None) ->
 def check(path: Optional[str], as_json: bool = False) -> int:
     """Say on stderr what is wrong with the configuration and the services, each fault; 0 if nothing, else 2."""
     try:
-        config, definitions, ignored, _ = _read(path, None)
+        config, definitions, ignored, _ = reading.read(path, None)
     except KoiError as fault:
         print(fault, file=sys.stderr)
         return USAGE
-    for text in (*config.warnings, *_not_there(config), *ignored):
+    for text in (*config.warnings, *ignored):
         print(f"warning: {text}", file=sys.stderr)
     roles = " and ".join(role for role, has in (("elector", config.node.elector), ("runner", config.node.runner)) if has)
     names = ", ".join(one.name for one in definitions)
     message = f"{config.path}: all right. Node {config.node.name} is {roles}; services: {names or 'none'}."
     print(json.dumps({"done": True, "message": message}) if as_json else message)
     return 0
-
-
-def _not_there(config: Config) -> list[str]:
-    """A warning for each command of the configuration that this machine does not have. Only a path can be looked for."""
-    wanted = (("cluster.fence", config.cluster.fence, config.node.elector), ("node.self_fence", config.node.self_fence, True))
-    found = []
-    for key, command, used in wanted:
-        program = (command or "").strip().partition(" ")[0]
-        if used and program.startswith("/") and not os.access(program, os.X_OK):
-            found.append(f"{key}: {program} is not there or cannot be executed; without it the command fails when it is needed")
-    if config.node.watchdog and not os.path.exists(config.node.watchdog):
-        found.append(f"node.watchdog: {config.node.watchdog} is not there; without it this node is never promoted")
-    return found
-
-
-def _read(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...], tuple[str, ...], Copy]:
-    """The configuration, the services, a sentence for each name that is ignored, and what is kept of the file.
-
-    Raises ConfigError with all faults.
-    """
-    try:
-        config, copy = _read_file(path, name)
-    except ConfigError as error:
-        known = services_at_least(path)
-        raise ConfigError(error.faults + (_services(*known)[1] if known else [])) from None
-    config = replace(config, warnings=(*config.warnings, *_absent(config)))
-    if not config.node.runner:
-        return config, (), (), copy
-    found, faults = _services(config.path, config.service)
-    if found is None or faults:
-        raise ConfigError(faults)
-    ignored = tuple(f"{os.path.join(config.service.folder, entry)} is ignored: {why}" for entry, why in found.ignored)
-    return config, tuple(found.definitions), ignored, copy
-
-
-def _read_file(path: Optional[str], name: Optional[str]) -> tuple[Config, Copy]:
-    """The configuration and what is kept of it. Raises ConfigError, also where its electors may not follow on those before."""
-    from koi.proc import files
-
-    config, copy = lastgood.read(path, name)
-    fault = files.electors_fault_on_disk(f"{config.node.state_dir}/elector.json", config.cluster.electors.names)
-    if fault and config.node.elector:
-        raise ConfigError([f"{config.path}: {fault}"])
-    return config, copy
-
-
-def _absent(config: Config) -> list[str]:
-    """What the configuration names and is not on this machine: it would be missed only when it is needed."""
-    found = []
-    for key, command in (("cluster.fence", config.cluster.fence), ("node.self_fence", config.node.self_fence)):
-        program = command.split()[0] if command else ""
-        if program.startswith("/") and not os.access(program, os.X_OK):
-            found.append(f"{key}: {program} is not there or not executable: it would fail when it is needed")
-    folder, watchdog = config.service.workingdir, config.node.watchdog
-    if folder and not os.path.isdir(folder):
-        found.append(f"service.workingdir: {folder} is no folder: services of a single file cannot be run; create it")
-    if watchdog and not os.path.exists(watchdog):
-        found.append(f"node.watchdog: {watchdog} is not there: without it this node is not promoted")
-    return found
-
-
-def _services(file: str, service: ServiceDefaults) -> tuple[Optional[Catalog], list[str]]:
-    """What stands in the folder of services, None where it cannot be read; and every fault of it."""
-    from koi.service import catalog
-
-    try:
-        found = catalog.scan(service.folder)
-    except KoiError as fault:
-        return None, [f"{place(file, 'service.folder')}: {fault}"]
-    return found, catalog.check(found, service, override)
-
-
-def _read_to_start(path: Optional[str], name: Optional[str]) -> tuple[Config, tuple[Any, ...], Optional[Copy]]:
-    """As `_read`; but faults keep koinode from starting only where nothing is left that must be demoted.
-
-    A node whose koinode was killed as a whole may be promoted still, while another one is made master (rule 6.5). Where
-    koi.conf itself is at fault, the last good copy of it counts, and there is nothing new to keep.
-    """
-    try:
-        config, definitions, _, copy = _read(path, name)
-        return config, definitions, copy
-    except ConfigError as error:
-        from koi.proc import treefile
-        from koi.service import catalog
-
-        config, copied = _usable(path, name, error)
-        if not config.node.runner or treefile.read(config.node.run_dir)[0].clean:
-            raise
-        found = catalog.scan(config.service.folder)
-        faults = dict.fromkeys([*error.faults, *(catalog.check(found, config.service, override) if copied is None else ())])
-        warnings = [f"started all the same, to demote and stop what a dead koinode left: {fault}" for fault in faults]
-        warnings += [config.stands_in] if config.stands_in else []
-        definitions = catalog.usable(found, config.service, override)
-        return replace(config, warnings=(*config.warnings, *warnings)), tuple(definitions), copied
-
-
-def _usable(path: Optional[str], name: Optional[str], error: ConfigError) -> tuple[Config, Optional[Copy]]:
-    """The configuration in the file and what is kept of it; over what a dead koinode left, else its last good copy."""
-    from koi.proc import treefile
-
-    try:
-        return _read_file(path, name)
-    except ConfigError:
-        run_dir = lastgood.run_dir(path)
-        if treefile.read(run_dir)[0].clean:
-            raise
-    try:
-        return lastgood.stand_in(run_dir, path, name, error.faults), None
-    except ConfigError as second:
-        why = f"{run_dir} says that a koinode which is dead left something, which only a good configuration could demote now"
-        raise ConfigError([*error.faults, *second.faults, f"{why}; mend the configuration at once and start koinode"]) from None
 
 
 def _loud(config: Config, debug: bool) -> Config:
@@ -262,7 +150,7 @@ def _serve(
         log.get().info(f"runs as {_user()}, not as root: what scripts do is limited to what that user may")
     def reread() -> tuple[Config, float, Copy]:
         """The file as it is now; what the command line said still counts."""
-        new, found, _, copy = _read(config.path, config.node.name)
+        new, found, _, copy = reading.read(config.path, config.node.name)
         return _loud(new, debug), _end_s(new, found), copy
 
     pid_files = (os.path.join(config.node.run_dir, "koinode.pid"), *([pid_file] if pid_file else []))
