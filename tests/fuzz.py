@@ -150,7 +150,7 @@ class Folder:
         self._file(treefile.TREE_NAME, data)
         found, _ = treefile.read(self.kept.name)
         for tree in (found, treefile.adopt(found)):
-            heritage = tree.heritage(None, not tree.clean)
+            heritage = tree.heritage(None, not tree.clean, not tree.clean)
             encode("a", Report("a", "0b", 1, heritage.lineage, heritage.holding, heritage.renounced))
             for word in filter(None, map(tree.told, tree.services)):
                 assert memory.parse(json.loads(json.dumps(memory.dump(word), allow_nan=False))) == word
