@@ -160,6 +160,15 @@ def test_a_stuck_master_is_fenced_and_replaced(tmp_path: Path) -> None:
         assert "fence: the switch says off" in logs and f"{master} is fenced" in logs
 
 
+def test_a_switchover_waits_for_the_fence_of_a_stuck_master(tmp_path: Path) -> None:
+    with make(tmp_path, fence="sleep 0.5; true") as cluster:
+        master = ready(cluster)
+        spoil(cluster, master)
+        other = next(n for n in "abc" if n != master)
+        with cluster[other].client() as client:
+            assert f"{other} is master" in client.promote(other)["message"]
+
+
 @pytest.mark.parametrize("works", [True, False])
 def test_a_lost_master_is_fenced(tmp_path: Path, works: bool) -> None:
     """With a grace of 3 s the guard alone would take longer; a fence that fails changes nothing."""
