@@ -61,11 +61,15 @@ class Frozen(Watched):
         if self.settings.status_interval is not None and self.state in QUIET:
             self.status_at, self.check_first = now, True
 
-    def may_be_left(self, lease: Optional[float]) -> bool:
+    def may_be_left(self, lease: Optional[float], orphaned: bool) -> bool:
         """Whether a worker may end and leave the service as it is: there is maintenance, and no lease that ends stands behind it.
 
-        A promoted service whose lease ends is no longer waited for once the hold is over, so somebody has to demote it.
+        A promoted service whose lease ends is no longer waited for once the hold is over, so somebody has to demote it. One
+        that is stuck under a hold is left to the next koinode by a worker whose root is gone (`orphaned`): a lease without end
+        never ends for it, and while it waits no other koinode can begin.
         """
+        if orphaned and self.stuck and self.action is None and lease == math.inf:
+            return True
         return self.frozen and (not self.promoted or not self.guarded or lease == math.inf)
 
     @property

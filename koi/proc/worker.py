@@ -138,9 +138,10 @@ class Worker(Takeover):
 
     def _detach_if_right(self, waits: bool = False) -> None:
         """In maintenance nothing is stopped, unless it is promoted under a lease that ends: that is demoted first."""
-        if not self.detaching and (waits or self.service.may_be_left(self.context.cell.read())):
+        if not self.detaching and (waits or self.service.may_be_left(self.context.cell.read(), self.context.link.ended)):
             self.leaving = self.detaching = True
-            log.get().info(f"leaves {self.settings.name} as it is, {self.service.state}: there is maintenance")
+            why = "there is maintenance" if waits or self.service.frozen else "it is stuck, and nobody else is promoted meanwhile"
+            log.get().info(f"leaves {self.settings.name} as it is, {self.service.state}: {why}")
 
     def _may_leave(self) -> bool:
         if self.leaving:

@@ -117,6 +117,27 @@ def test_workers_that_outlived_root_say_what_they_have_demoted(make: Make, tmp_p
     assert (run / LEASE_NAME).read_text().split()[1] == "none"
 
 
+def test_workers_that_are_stuck_under_a_hold_keep_no_koinode_away(make: Make, tmp_path: Path) -> None:
+    """Found by the simulator: their lease had no end, so they waited for ever, and with them the next koinode, for their lock."""
+    broken = f"[ -e {tmp_path}/mended ]"
+    cluster = make(promote="", demote=f"{broken} || exit 1", stop=f"{broken} || exit 1")
+    node = cluster[cluster.wait_master()]
+    with node.client() as client:
+        client.promote(next(name for name in "abc" if name != node.name), no_wait=True)
+    lease = node.folder / "run" / LEASE_NAME
+    until("the hold", lambda: cluster.status().get("cluster", {}).get("hold") == "stuck" and "unlimited" in lease.read_text())
+    os.kill(node.pid, signal.SIGKILL)
+    assert node.process is not None
+    node.process.wait()
+    until("all are gone", lambda: not beneath(node.folder))
+    assert "it is stuck, and nobody else is promoted meanwhile" in node.log.read_text()
+    (tmp_path / "mended").touch()
+    node.start()
+    until("it is back", lambda: any(n["name"] == node.name and n["state"] in ("Backup", "Master")
+                                    for n in cluster.status().get("nodes", ())))
+    assert cluster.overlaps() == []
+
+
 def test_an_orderly_stop_leaves_no_lease(make: Make) -> None:
     cluster = make(promote="")
     node = cluster[cluster.wait_master()]

@@ -210,6 +210,23 @@ def test_a_stuck_worker_of_a_dead_tree_stays_until_it_has_killed_everything() ->
     assert "everything killed" in "\n".join(scene.world.trace)
 
 
+def test_a_stuck_worker_under_a_hold_leaves_the_rest_to_the_next_koinode() -> None:
+    """Seed 930335: its lease had no end any more, so it waited for ever, and no koinode could begin as long as it was there."""
+    scene = Scene()
+    host = scene.host("a")
+    host.scripts.failing.update(demote=1.0, stop=1.0)
+    scene.send("promote", "c")
+    scene.until(lambda: scene.hold() == "stuck" and host.cell == math.inf)
+    host.kill_root(0.1)
+    scene.until(lambda: "a new root takes over" in "\n".join(scene.world.trace), 2.0)
+    assert scene.hold() == "stuck" and len(scene.cluster.watch.begun) == 1
+    host.scripts.failing.clear()
+    scene.until(lambda: host.runner is not None)
+    assert host.runner is not None
+    host.runner.deliver(host.runner.command, "recover")
+    scene.until(lambda: settled(scene.cluster), 30.0)
+
+
 @pytest.mark.parametrize("stuck", ["db", "vip", "both"])
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_stuck_service_is_recovered_wherever_it_stands(stuck: str, asked: bool) -> None:

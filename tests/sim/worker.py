@@ -133,7 +133,7 @@ class Worker(Process):
 
     def detached_by_right(self) -> bool:
         """Whether the service may be left as it is: it waits or is frozen, and is not promoted under a lease that ends."""
-        return self.waits or self.machine.may_be_left(self.host.cell)
+        return self.waits or self.machine.may_be_left(self.host.cell, self.host.leaving)
 
     @property
     def left(self) -> bool:
