@@ -129,7 +129,7 @@ class Commanded(Node):
     def _stopped_by_hand(self, command: NodeCommand) -> Optional[NodeResult]:
         name = self.settings.name
         if self.stuck():
-            return NodeResult(command.id, False, still_active(name, self.blocks_others()))
+            return NodeResult(command.id, False, still_active(name, self.blocks_others() and self.holding is not None))
         if not self._all_ended() or self.holding is not None:
             return None
         if self.failed and command.id in self.failed_anew:

@@ -145,12 +145,13 @@ class Snapshot:
             found += [f"elector {name} {text}" for name, heard in self.lead.acks.items() for text in heard.ack.warnings]
             acks = self.lead.acks
             silent = [n for n in self.machine.seat.others if n not in acks or not self._fresh(acks[n].at)]
-            found += [self._silent(name) for name in silent]
+            found += [self._silent(name, acks[name].at if name in acks else self.view.leader_since) for name in silent]
         return found
 
-    def _silent(self, name: str) -> str:
-        """An elector whose disk takes nothing is silent too; its runner is not."""
-        if arbiter.heard(self.view, name) is not None:
+    def _silent(self, name: str, since: float) -> str:
+        """An elector whose disk takes nothing is silent too; its runner goes on."""
+        seen = self.machine.reports.get(name)
+        if seen is not None and seen.at > since + self.machine.timing.leader_timeout:
             return f"elector {name} does not answer, though its runner is heard; see its log: can it write its node.state_dir?"
         return f"elector {name} does not answer; see that koinode runs there and that UDP reaches {self._address(name) or 'it'}"
 

@@ -103,7 +103,7 @@ def test_a_command_that_maintenance_overtakes_is_answered() -> None:
 def test_a_stop_that_fails_is_told() -> None:
     """Found: "x is stopped" although its stop had failed; and of a node that got stuck it was never answered."""
     for stuck, words in ((False, "x failed while it stopped (vip: stop exited 1); see 'koi failures'"),
-                         (True, still_active("x"))):
+                         (True, still_active("x", False))):
         one = runner()
         one.hold_wait_until = T0
         one.start(T0)

@@ -9,11 +9,15 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from koi.core.ledger import Record
+from koi.core.timing import derive
 from koi.proc import files
+from koi.proc.snapshot import Snapshot
 from koi.proc.troubles import Troubles
 from koi.proc.writer import Writer
 from tests.cluster import RealCluster, until
@@ -67,6 +71,15 @@ def test_a_trouble_of_the_disk_is_told_until_a_write_was_well() -> None:
         assert troubles.texts(1.0) == ((words,) if words else ())
 
 
+def test_an_elector_that_is_silent_beside_its_runner_may_have_a_full_disk() -> None:
+    """One whose machine died fell silent with it, and its last report says nothing of its disk."""
+    machine = SimpleNamespace(reports={"b": SimpleNamespace(at=10.0)}, timing=derive(3.0))
+    one: Any = SimpleNamespace(machine=machine, _address=lambda name: "10.0.0.2:42012")
+    assert "though its runner is heard" in Snapshot._silent(one, "b", 8.0)
+    for name, since in (("b", 9.5), ("c", 8.0)):
+        assert Snapshot._silent(one, name, since).endswith("see that koinode runs there and that UDP reaches 10.0.0.2:42012")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, which is soon full."""
@@ -100,9 +113,16 @@ def test_a_full_disk_of_one_elector_moves_nothing_and_hinders_no_failover(tmp_pa
             client.promote(other)
         assert cluster.wait_master(other_than=master) == other
         until("it is told", lambda: "No space left on device; this elector can neither" in cluster["c"].log.read_text())
+        told = ("elector c cannot write", "elector c does not answer")
+        until("the status says it", lambda: any(text.startswith(told) for text in _warnings(cluster)))
         filler.unlink()
         until("it takes part again", lambda: "target" in cluster.status()["cluster"] and _whole(small_disk, cluster))
+        until("it is over", lambda: cluster.status() and not any(text.startswith(told) for text in _warnings(cluster)))
         assert cluster.master() == other and cluster.overlaps() == []
+
+
+def _warnings(cluster: RealCluster) -> list[str]:
+    return list(cluster.status().get("cluster", {}).get("warnings", ()))
 
 
 def _whole(place: Path, cluster: RealCluster) -> bool:
