@@ -184,9 +184,11 @@ class Node:
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] not in "Tt"
 
     def epoch(self) -> Optional[int]:
-        """That of the ledger which its elector has accepted, by its state file."""
-        path = self.folder / "state/elector.json"
-        return json.loads(path.read_text())["ledger"]["epoch"] if path.exists() else None
+        """That of the ledger which its elector has accepted, by its state file; None while that is missing or spoilt."""
+        try:
+            return int(json.loads((self.folder / "state/elector.json").read_text())["ledger"]["epoch"])
+        except (OSError, ValueError):
+            return None
 
     def kill_all(self) -> float:
         """SIGKILL to every process of the node, which see nothing of each other's end; the wall time just before."""

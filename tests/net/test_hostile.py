@@ -29,7 +29,7 @@ CLIENTS = 1_000
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
     """Three nodes with a service that stamps, settled; each test must leave it so."""
-    with RealCluster(tmp_path_factory.mktemp("hostile"), failover="2s") as cluster:
+    with RealCluster(tmp_path_factory.mktemp("hostile"), failover="4s") as cluster:
         for action in ("promote", "demote"):
             cluster.script("web", action)
         cluster.start()
