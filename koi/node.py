@@ -168,7 +168,10 @@ def _end_s(config: Config, definitions: tuple[Any, ...]) -> float:
 
 
 def _mains(config: Config) -> Mains:
-    """The main functions of this node's children, imported here so that all children share the pages."""
+    """The main functions of this node's children, imported and prepared here so that all children share the pages."""
+    from koi.proc import speech
+
+    speech.prepare(config)
     found: dict[str, Callable[[Context], None]] = {}
     if config.node.elector:
         from koi.proc import elector

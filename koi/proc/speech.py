@@ -6,6 +6,7 @@ Rule (docs/protocol.md section 10): an elector's datagrams count only from that 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Optional
 
@@ -14,7 +15,7 @@ from koi.config import Config
 from koi.proc.loop import Loop, now
 from koi.proc.names import Lookup, Name
 from koi.wire.key import cluster_key
-from koi.wire.seal import Opener, Sealer
+from koi.wire.seal import Noise, Opener, Sealer
 from koi.wire.udp import Address, Endpoint, literal
 
 BOOT_BYTES = 16
@@ -28,14 +29,19 @@ def _key(password: str, cluster_id: int) -> bytes:
     return cluster_key(password, cluster_id)
 
 
-def prepare_key(config: Config) -> bytes:
-    """The cluster's key; root asks first, so that its children inherit it (scrypt takes 50 ms and 16 MB)."""
-    return _key(config.cluster.password, config.cluster.id)
+def prepare(config: Config) -> None:
+    """Root calls it before it forks, and elector and runner, and those that replace them, find ready what they need.
+
+    That is the cluster's key (scrypt takes 50 ms), and what the library sets up when it seals and opens first (1 MB).
+    """
+    key, cluster_id = _key(config.cluster.password, config.cluster.id), config.cluster.id
+    with suppress(Noise):  # it carries no cookie
+        Opener(key, cluster_id).open(Sealer(key, cluster_id, new_boot()).seal(b""), "")
 
 
 def open_endpoint(config: Config, binds: tuple[str, ...], port: int, boot: bytes) -> Endpoint:
     """Sockets sealed under a fresh boot. KoiError when the port is in use."""
-    key = prepare_key(config)
+    key = _key(config.cluster.password, config.cluster.id)
     endpoint = Endpoint(binds, port, Sealer(key, config.cluster.id, boot), Opener(key, config.cluster.id), config.node.name)
     for warning in endpoint.warnings:
         log.get().warning(warning)
