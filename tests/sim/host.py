@@ -313,7 +313,7 @@ class Host:
         if isinstance(message, ServiceState):
             runner.deliver(runner.event, runner.machine.service, message)
         else:
-            runner.deliver(runner.event, runner.machine.failure, message)
+            runner.deliver(runner.machine.failure, message)
 
 
 def _highest(*epochs: Optional[int]) -> Optional[int]:
