@@ -41,6 +41,7 @@ class Roles:
         self.leader_term = 0
         self.heard: Optional[Heartbeat] = None
         self.heard_at = now
+        self.beat_at: Optional[float] = None  # when the last heartbeat came, or was sent
         self.wait_until = now
         self.seen_term = 0
         self.ranks: dict[str, int] = {}
@@ -161,7 +162,7 @@ class Roles:
     def beat(self, now: float) -> None:
         """Send the heartbeat to all electors, and take it oneself (rule 4.1)."""
         assert self.lead is not None
-        self.heard_at = now
+        self.heard_at = self.beat_at = now
         self.acceptor.offer(self.lead.version, self.lead.ledger, now)
         self.lead.own_version = self.desk.durable_record.version
         message = self.lead.beat(self.seat.rank, self.acceptor.record.top, self.seat.config, now)
@@ -314,6 +315,7 @@ class Roles:
         self.acceptor.promise(beat.term, sender)
         self._follow(sender, f"{sender} leads in term {beat.term}", now)
         self.leader_rank, self.leader_term = beat.rank, beat.term
+        self.beat_at = now
         if self.heard is None or (beat.term, beat.number) > (self.heard.term, self.heard.number):
             self.heard = beat
         self.acceptor.see_top(beat.top)

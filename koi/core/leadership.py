@@ -50,7 +50,7 @@ class Leadership:
         self.number += 1
         self.sent_at[self.number] = now
         self.sent_at.pop(self.number - REMEMBERED_BEATS, None)
-        self.next_beat = now + self.timing.heartbeat
+        self.next_beat = self.timing.next_beat(self.next_beat, now)
         return Heartbeat(self.term, self.number, rank, self.version, self.ledger, top, config)
 
     def heard(self, sender: str, ack: Ack, now: float) -> bool:

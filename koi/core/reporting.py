@@ -79,8 +79,7 @@ class Reporter:
         if now < self.due:
             return []
         runner = self.runner
-        beats = IDLE_BEATS if runner.holding is None and runner.told_lease is None else 1
-        self.sent_at, self.due = now, now + beats * runner.timing.heartbeat
+        self.sent_at, self.due = now, self._next_due(now)
         lacking = [name for name in runner.settings.electors if self.digests.get(name) != digest]
         self.last = report = self._next(self._build(why, hears, digest, now), now)
         full = replace(report, services=self.listed) if lacking else report
@@ -91,6 +90,12 @@ class Reporter:
             self.last = report = self._next(report, now)
             sends += [Send(name, report) for name in lacking]
         return sends
+
+    def _next_due(self, now: float) -> float:
+        """Rule 5.1, on the leader's beat."""
+        runner, timing = self.runner, self.runner.timing
+        beats = IDLE_BEATS if runner.holding is None and runner.told_lease is None else 1
+        return timing.on_beat(timing.next_beat(self.due, now) + (beats - 1) * timing.heartbeat, runner.beat_at)
 
     def _next(self, report: Report, now: float) -> Report:
         """Under a number of its own."""

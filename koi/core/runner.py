@@ -79,6 +79,8 @@ class Runner(Heir):
         self.hold_wait_until = now + HOLD_WAIT_BEATS * timing.heartbeat
         self.root_seen_at = now
         self.looked_at = now
+        self.beat_at: Optional[float] = None
+        """When this node's elector last sent or heard a leader's heartbeat, by the shell's word; None: not known."""
         self.root_lost = False
         """Root has not spoken for M: no lease is renewed (rule 6.6)."""
         self.commands: list[NodeCommand] = []

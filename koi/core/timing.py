@@ -6,6 +6,7 @@ docs/protocol.md sections 1 and 8. All values are seconds; the rates of two cloc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 RHO = 0.01
 """Largest difference between the rates of two clocks."""
@@ -14,6 +15,8 @@ MIN_HEARTBEAT_S = 0.02
 LEASE_SLACK_S = 0.05
 LEADER_SLACK_S = 0.2
 MAX_ANSWER_WAIT_S = 0.05
+LATE_BEATS = 0.125
+"""What is done each H, and was done so many H late at most, is due again H after it was due, not after it was done."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,20 @@ class Timing:
     def usable_lease(self) -> float:
         """What a runner may count of M, from the sending of its report (rule 6.1)."""
         return usable(self.lease)
+
+    def next_beat(self, due: float, now: float) -> float:
+        """When what was due then, and is done now, is due again."""
+        return (due if 0 <= now - due <= LATE_BEATS * self.heartbeat else now) + self.heartbeat
+
+    def on_beat(self, due: float, beat: Optional[float]) -> float:
+        """`due`, or up to one H earlier, when a heartbeat comes: then both wake an elector once, and find it warm.
+
+        `beat` is when the last one came, None: not known. What is due just before one stays so: none comes to the millisecond.
+        """
+        if beat is None:
+            return due
+        late = (due - beat) % self.heartbeat
+        return due if late > (1 - LATE_BEATS) * self.heartbeat else due - late
 
     @property
     def answer_wait(self) -> float:

@@ -41,7 +41,8 @@ class LeaseCell:
 class LifeSigns:
     """When root, elector and runner last came round their loop (CLOCK_BOOTTIME, seconds); each shows its own, 0.0: not yet.
 
-    So nobody is woken only to say that it lives: root pings a process whose sign is old, and a runner sees that root works.
+    Beside them when the elector last sent or heard a heartbeat. So nobody is woken only to say that it lives: root pings a
+    process whose sign is old, and a runner sees that root works.
     """
 
     def __init__(self, kinds: tuple[str, ...]) -> None:

@@ -28,8 +28,9 @@ from koi.proc.reload import Reconfigured
 
 ROOT, ELECTOR, RUNNER, SERVICE = "root", "elector", "runner", "service"
 """The kinds of processes; the address of a worker is "service:NAME"."""
-SIGNING = (ROOT, ELECTOR, RUNNER)
-"""The kinds that show signs of life."""
+BEAT = "beat"
+SIGNING = (ROOT, ELECTOR, RUNNER, BEAT)
+"""The kinds that show signs of life; and when the elector last sent or heard a heartbeat, which it shows its runner."""
 
 DISREGARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP)
 """Root's business: a terminal or an init sends them to the whole group; root then tells each child what to do."""
@@ -139,6 +140,10 @@ class Context:
     def root_seen(self) -> float:
         """When root was last known to work (CLOCK_BOOTTIME, seconds), by its sign of life or its last ping (rule 6.6)."""
         return max(self._seen, self.signs.seen(ROOT))
+
+    def beat_at(self) -> Optional[float]:
+        """When this node's elector last sent or heard a leader's heartbeat (CLOCK_BOOTTIME, seconds); None: not yet."""
+        return self.signs.seen(BEAT) or None
 
     def run(self, deadline: Callable[[], Optional[float]], on_deadline: Callable[[float], None]) -> None:
         """Run the loop; see Loop.run. Returns after `loop.stop()`."""

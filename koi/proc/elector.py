@@ -18,7 +18,7 @@ from koi.core.pipe import FailuresList, NodeBegun, NodeResult, Pids, Stop
 from koi.core.seat import Seat
 from koi.errors import KoiError
 from koi.proc import files, speech
-from koi.proc.child import Context
+from koi.proc.child import BEAT, Context
 from koi.proc.control import Control
 from koi.proc.fence import Fence
 from koi.proc.journal import JournalFile
@@ -191,6 +191,7 @@ class ElectorProcess:
             elif isinstance(effect, Log):
                 log.write(effect.level, effect.text)
         self._note(self.leaders.look(self.machine.roles))
+        self.context.signs.show(BEAT, self.machine.roles.beat_at or 0.0)
         self.control.changed(clock())
 
     def _fence_ended(self, node: str, epoch: int, ok: bool, what: str) -> None:

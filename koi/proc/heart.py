@@ -12,13 +12,16 @@ from collections.abc import Callable
 from typing import Optional
 
 from koi.core.pipe import Ping
-from koi.proc.child import NANO, RUNNER
+from koi.core.timing import Timing
+from koi.proc.child import BEAT, NANO, RUNNER
 from koi.proc.family import Family
 from koi.proc.supervise import Child, Pulse
 from koi.proc.system import Notifier
 
 PING_SHARE = 0.15
 """How often root looks for signs of life, as a share of the lease; one that is older is asked for by a ping."""
+AFTER_BEATS = 1 / 16
+"""Root looks so many H after the next heartbeat, when elector and runner have just been at work: they show it without a ping."""
 RESTING_SHARE = 0.75
 """A runner that holds nothing comes round its loop less often; its sign may be so old."""
 HANG_SHARE = 0.5
@@ -36,15 +39,16 @@ HELD_UP_FLOOR_S = 0.1
 class Heart:
     """Looks after the children that have a pulse, and tells systemd that root lives."""
 
-    def __init__(self, family: Family, notifier: Notifier, lease: float, now: float, holds: Callable[[], bool]) -> None:
+    def __init__(self, family: Family, notifier: Notifier, timing: Timing, now: float, holds: Callable[[], bool]) -> None:
         """`holds()`: whether the runner holds an epoch, by its own last word."""
         self._family, self._holds = family, holds
         self._notifier = notifier
         self._next = self._next_notice = now
-        self.retime(lease)
+        self.retime(timing)
 
-    def retime(self, lease: float) -> None:
-        """Count with this lease (seconds) from now on."""
+    def retime(self, timing: Timing) -> None:
+        """Count with these intervals from now on."""
+        self._beat_s, lease = timing.heartbeat, timing.lease
         self._ping_s, self._resting_s = PING_SHARE * lease, RESTING_SHARE * lease
         self.hang_s = max(HANG_SHARE * lease, HANG_FLOOR_S)
         self._held_up_s = max(HELD_UP_SHARE * lease, HELD_UP_FLOOR_S)
@@ -80,7 +84,7 @@ class Heart:
 
     def _ping_silent(self, now: float) -> None:
         held_up = now - self._next > self._held_up_s
-        self._next = now + self._ping_s
+        self._next = self._look_at(now + self._ping_s)
         for child in self._family.all():
             if child.pulse is None:
                 continue
@@ -91,6 +95,11 @@ class Heart:
             seen, rests = self._family.signs.seen(child.kind), child.kind == RUNNER and not self._holds()
             if now - seen > (self._resting_s if rests else self._ping_s):
                 self.ping(child, now, None if rests or held_up else max(seen, now - SILENT_BEATS * self._ping_s))
+
+    def _look_at(self, at: float) -> float:
+        """Then, or up to one H later, when the next heartbeat is over."""
+        beat = self._family.signs.seen(BEAT)
+        return at + (beat + AFTER_BEATS * self._beat_s - at) % self._beat_s if beat else at
 
     def _kill_hanging(self, child: Child, pulse: Pulse, now: float) -> None:
         due = pulse.due()

@@ -101,7 +101,7 @@ class Root:
         self.notifier = Notifier()
         self.family = Family(self.loop, mains, self._on_frame, held)
         self.family.inherited.append(self.notifier.close)
-        self.heart = Heart(self.family, self.notifier, config.timing.lease, now(), lambda: self.tree.holding is not None)
+        self.heart = Heart(self.family, self.notifier, config.timing, now(), lambda: self.tree.holding is not None)
         self.shutdown = Shutdown(self.family, bool(config.node.runner), end_s, config.timing.grace, self._finish)
         self.frozen: Optional[bool] = None
         """Whether there is maintenance, by the runner's word; None: it has not said yet."""
@@ -322,7 +322,7 @@ class Root:
         log.set_level(config.node.loglevel)
         if outcome.copy is not None:
             lastgood.keep(config.node.run_dir, outcome.copy)
-        self.heart.retime(config.timing.lease)
+        self.heart.retime(config.timing)
         self.shutdown.retime(outcome.end_s, config.timing.grace)
         for name in self.family.alive():
             self.family.tell(name, Reconfigured(config))

@@ -129,8 +129,13 @@ class RunnerProcess:
         own = min(self.machine.deadline(), self.electors.deadline(), self.folder.due, self.failures.due)
         return own if self.watchdog is None else min(own, self.watchdog.due)
 
-    def _due(self, now: float) -> None:
+    def _look_around(self) -> None:
+        """What elector and root show without a message."""
         self.machine.root_seen(self.context.root_seen())
+        self.machine.beat_at = self.context.beat_at()
+
+    def _due(self, now: float) -> None:
+        self._look_around()
         self._write_watchdog(now)
         self.electors.handle_timer(now)
         if now >= self.failures.due:
@@ -140,7 +145,7 @@ class RunnerProcess:
         self.carry_out(self.machine.handle_timer(now))
 
     def _datagrams(self) -> None:
-        self.machine.root_seen(self.context.root_seen())
+        self._look_around()
         for address, sender, message, _ in self.endpoint.receive(MAX_TURN):
             if isinstance(message, (Vouch, State)) and self.electors.is_from(sender, address):
                 self.machine.hear(sender, message, clock())
@@ -153,7 +158,7 @@ class RunnerProcess:
             speech.count_noise(self.endpoint, self.noise_told)
 
     def _message(self, message: Any) -> None:
-        self.machine.root_seen(self.context.root_seen())
+        self._look_around()
         now = clock()
         if isinstance(message, ServiceState):
             self.carry_out(self.machine.service(message, now))

@@ -59,6 +59,26 @@ def test_the_first_report_goes_to_every_elector_at_once_under_one_number() -> No
     assert {r.number for r in reports(effects)} == {1}
 
 
+def test_a_report_comes_with_the_leader_s_heartbeat_and_never_later_than_without_it() -> None:
+    one = settled()
+    one.beat_at = 101.1
+
+    def report(at: float) -> float:
+        """At that time, and answered; when the next is due."""
+        one.root_seen(at)
+        assert len(reports(one.handle_timer(at))) == 3
+        for name in ELECTORS:
+            one.receive(name, State("boot-of-x", one.reporter.number, (1, 1), digest=one.reporter.digest), at + 0.002)
+        return one.reporter.due
+
+    due = report(101.0 + IDLE_BEATS * H)
+    assert due == pytest.approx(101.1 + (2 * IDLE_BEATS - 1) * H), "the last beat before 3 H are over"
+    for _ in range(5):
+        one.beat_at, was = due + 0.002, due
+        due = report(due + 0.001)
+        assert due == pytest.approx(was + IDLE_BEATS * H)
+
+
 def test_the_leader_hears_a_report_first() -> None:
     one = settled()
     one.receive("b", State("boot-of-x", one.reporter.number, (1, 1), "c", digest=one.reporter.digest), 101.1)

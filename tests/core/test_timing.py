@@ -83,6 +83,22 @@ def test_the_wait_for_an_answer_is_half_a_heartbeat_but_at_most_50_ms() -> None:
     assert derive(0.6).answer_wait == pytest.approx(0.03) and derive(3.0).answer_wait == 0.05
 
 
+def test_what_is_done_on_time_keeps_its_beat() -> None:
+    t = derive(3.0)
+    assert t.next_beat(10.0, 10.03) == pytest.approx(10.3)
+    assert t.next_beat(10.0, 10.2) == pytest.approx(10.5), "much too late"
+    assert t.next_beat(10.0, 9.9) == pytest.approx(10.2), "before its time"
+
+
+@pytest.mark.parametrize("due, beat, moved", [
+    (20.0, None, 20.0), (20.0, 19.7, 20.0), (20.0, 19.8, 19.8), (20.0, 7.5, 19.8), (20.0, 20.1, 19.8), (20.0, 19.96, 19.96),
+    (20.0, 20.02, 20.02 - 0.02), (20.0, 19.74, 20.0 - 0.26),
+])
+def test_a_report_is_moved_to_the_beat_before_it_never_to_a_later_one(due: float, beat: float | None, moved: float) -> None:
+    found = derive(3.0).on_beat(due, beat)
+    assert found == pytest.approx(moved) and due - 0.3 < found <= due + 1e-9
+
+
 ALONE = [{}, {"lease": 1.6}, {"heartbeat": 0.2}, {"grace": 1.3}, {"leader_timeout": 2.4}]
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from koi.core.timing import Timing
+from koi.proc.child import BEAT
 from koi.proc.family import Family
 from koi.proc.heart import Heart
 from koi.proc.loop import Loop
 from koi.proc.supervise import Child, Pulse, delay
 from koi.proc.system import Notifier
+
+TIMING = Timing(heartbeat=0.2, lease=1.0, grace=0.8, leader_timeout=0.6)
 
 
 def test_delays_grow_and_are_forgiven() -> None:
@@ -29,7 +33,7 @@ def test_an_unanswered_ping_counts_anew_when_root_itself_was_held_up() -> None:
     child = Child("elector", "elector", pulse=Pulse(0.5, answered=True))
     assert child.pulse is not None
     family.add(child)
-    heart = Heart(family, Notifier(), 1.0, 100.0, lambda: True)
+    heart = Heart(family, Notifier(), TIMING, 100.0, lambda: True)
     heart.beat(100.0)
     assert child.pulse.silent == 99.7
     heart.beat(107.0)
@@ -47,7 +51,7 @@ def test_who_was_at_work_lately_is_not_asked() -> None:
     for child in children.values():
         family.add(child)
     holds = True
-    heart = Heart(family, Notifier(), 1.0, 100.0, lambda: holds)
+    heart = Heart(family, Notifier(), TIMING, 100.0, lambda: holds)
 
     def asked(at: float) -> list[str]:
         heart.beat(at)
@@ -67,12 +71,31 @@ def test_who_was_at_work_lately_is_not_asked() -> None:
     assert asked(100.7) == ["elector", "runner"]
 
 
+def test_root_looks_just_after_a_heartbeat_when_it_knows_the_beat() -> None:
+    family = Family(Loop(), {}, lambda child, to, body: None, -1)
+    family.add(Child("elector", "elector", pulse=Pulse(0.5, answered=True)))
+    heart = Heart(family, Notifier(), TIMING, 100.0, lambda: True)
+    family.signs.show("elector", 100.0)
+    heart.beat(100.0)
+    assert heart.due() == pytest.approx(100.15), "no beat is known"
+    family.signs.show(BEAT, 100.1)
+    family.signs.show("elector", 100.11)
+    heart.beat(100.15)
+    assert heart.due() == pytest.approx(100.1 + 0.2 + 0.2 / 16), "the first beat after 100.3 s minus its share"
+    family.signs.show(BEAT, 100.3)
+    family.signs.show("elector", 100.3)
+    at = heart.due()
+    assert at is not None
+    heart.beat(at)
+    assert heart.due() == pytest.approx(100.5 + 0.2 / 16)
+
+
 def test_silence_counts_from_the_last_sign_of_life_and_of_a_resting_runner_from_the_ping() -> None:
     family = Family(Loop(), {}, lambda child, to, body: None, -1)
     elector, runner = (Child(kind, kind, pulse=Pulse(0.5, answered=True)) for kind in ("elector", "runner"))
     family.add(elector)
     family.add(runner)
-    heart = Heart(family, Notifier(), 1.0, 100.0, lambda: False)
+    heart = Heart(family, Notifier(), TIMING, 100.0, lambda: False)
     for kind in ("elector", "runner"):
         family.signs.show(kind, 99.0)
     heart.beat(100.0)
@@ -87,7 +110,7 @@ def test_who_was_at_work_since_it_was_asked_is_not_killed_because_root_is_late(m
     family = Family(Loop(), {}, lambda child, to, body: None, -1)
     child = Child("runner", "runner", pulse=Pulse(0.5, answered=True))
     family.add(child)
-    heart = Heart(family, Notifier(), 1.0, 100.0, lambda: True)
+    heart = Heart(family, Notifier(), TIMING, 100.0, lambda: True)
     family.signs.show("runner", 99.8)
     heart.beat(100.0)
     assert child.pulse is not None and child.pulse.due() == pytest.approx(100.3)
