@@ -6,7 +6,6 @@ docs/protocol.md sections 1 and 8. All values are seconds; the rates of two cloc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 RHO = 0.01
 """Largest difference between the rates of two clocks."""
@@ -71,7 +70,7 @@ class Timing:
         """When what was due then, and is done now, is due again."""
         return (due if 0 <= now - due <= LATE_BEATS * self.heartbeat else now) + self.heartbeat
 
-    def on_beat(self, due: float, beat: Optional[float]) -> float:
+    def on_beat(self, due: float, beat: float | None) -> float:
         """`due`, or up to one H earlier, when a heartbeat comes: then both wake an elector once, and find it warm.
 
         `beat` is when the last one came, None: not known. What is due just before one stays so: none comes to the millisecond.

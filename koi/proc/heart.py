@@ -19,9 +19,9 @@ from koi.proc.supervise import Child, Pulse
 from koi.proc.system import Notifier
 
 PING_SHARE = 0.15
-"""How often root looks for signs of life, as a share of the lease; one that is older is asked for by a ping."""
+"""Root looks for signs of life again after this share of the lease, on the beat; an older sign is asked for by a ping."""
 AFTER_BEATS = 1 / 16
-"""Root looks so many H after the next heartbeat, when elector and runner have just been at work: they show it without a ping."""
+"""It looks so many H after the next heartbeat, when elector and runner have just been at work: their signs are fresh."""
 RESTING_SHARE = 0.75
 """A runner that holds nothing comes round its loop less often; its sign may be so old."""
 HANG_SHARE = 0.5

@@ -19,6 +19,7 @@ MAX_ROUNDS = 4
 """A process that forks while it is looked for is found in the next round."""
 MAX_PIPES = 16
 READ_BYTES = 1 << 16
+"""Of a file of /proc in one read."""
 NEVER_LEFT = frozenset({"run", "watch", "status"})
 """What these have started is of no use once they have ended; other scripts may start a daemon that lives on."""
 
