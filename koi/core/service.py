@@ -100,7 +100,8 @@ class Service(Mending):
     def order(self, order: Order, now: float, lease: Lease) -> list[Effect]:
         """The runner's goal; the same one again changes nothing."""
         if order != self.asked:  # orders to recover that follow each other are one: a failure after it is a new one
-            self.recovering = order.recover and self.failed and (self.recovering or not self.asked.recover)
+            again = self.asked is not None and self.asked.recover
+            self.recovering = order.recover and self.failed and (self.recovering or not again)
         if order.failed_service is None:
             self.failed_done = False
         self.asked = order

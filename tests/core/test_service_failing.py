@@ -186,6 +186,12 @@ def test_a_recover_that_is_told_again_in_another_state_of_the_node_is_the_same_o
     assert scripts(drive.order("started", recover=True)) == ["start"], "the next one is a new one"
 
 
+def test_recover_may_be_the_first_order_of_a_service_that_has_failed() -> None:
+    drive = started()
+    drive.service.asked, drive.service.failed, drive.service.state = None, True, "Failed"
+    assert scripts(drive.order("started", recover=True)) == ["start"]
+
+
 def test_recover_while_it_still_fails_stops_it_first() -> None:
     drive = promoted()
     status_says(drive, 1)

@@ -135,9 +135,10 @@ class RunnerProcess(Process):
         self.event(self.machine.handle_timer)
 
     def event(self, handle: Callable[..., list[Any]], *arguments: Any) -> None:
-        """Any event; root is alive as long as the host is."""
-        now = self.clock.read()
+        """Any event; root is alive as long as the host is, and the elector shows when the last heartbeat came."""
+        now, elector = self.clock.read(), self.host.elector
         self.machine.root_seen(now)
+        self.machine.beat_at = self.machine.beat_at if elector is None else elector.machine.roles.beat_at
         self.carry_out(handle(*arguments, now))
 
     def answer(self, elector: str, message: Any) -> None:
