@@ -50,7 +50,8 @@ def test_every_file_of_the_core_has_its_place_on_the_map(page: str) -> None:
 
 
 def test_a_key_that_a_page_names_exists() -> None:
-    keys = set(settings(loads(b"cluster: {password: a password for the tests}", "x", "a")))
+    content = b"cluster: {password: a password for the tests}"
+    keys = set(settings(loads(content, "x", "a"), content))
     sections = "|".join({key.partition(".")[0] for key in keys})
     for path in [DOCS.parent / "README.md", *DOCS.glob("*.md")]:
         for key in re.findall(rf"`((?:{sections})\.[a-z_]+)`", path.read_text(encoding="utf-8")):
