@@ -34,8 +34,9 @@ from koi.proc.system import Notifier, become_subreaper
 from koi.proc.treefile import Tree
 
 SAVE_S = 0.02
-"""So long the services' new states may wait for tree.json: several often follow each other, and scripts wait for none of
-them. A successor that finds an older state demotes and stops all the same."""
+"""So long the services' new states may wait for tree.json, outside of maintenance: several often follow each other, and
+scripts wait for none of them. A successor that finds an older state demotes and stops all the same; in maintenance it
+takes over what the file says."""
 
 
 def run(
@@ -274,7 +275,7 @@ class Root:
             child.unclean = not message.clean
             child.debt = None if message.clean else child.debt  # paid: what is left unclean later has another lease
             self.tree.service(message)
-            self.tree_changed(SAVE_S)
+            self.tree_changed(SAVE_S if self.frozen is False else 0.0)
         elif isinstance(message, Held):
             self.tree.held(message)
             self.frozen = self.frozen if message.maintenance is None else message.maintenance

@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from koi.core.facts import Debt
 from koi.core.pipe import Held, Heritage, ServiceState
+from koi.core.states import STOPPED
 from koi.errors import KoiError
 from koi.proc import files, lastgood, leasefile, memory
 from koi.wire.codec import LIMIT
@@ -64,7 +65,13 @@ class Tree:
         self.renounced = highest(self.renounced, word.renounced)
 
     def service(self, word: ServiceState) -> None:
-        """A worker tells the state of its service."""
+        """A worker tells the state of its service. In maintenance a new one that has not begun takes nothing from the file.
+
+        What the one before it told is what it is about to take over, and so is its successor if it is killed meanwhile.
+        """
+        begins = not word.clean and word.info.state == STOPPED
+        if self.maintenance and begins and word.info.name in self.services:
+            return
         self.services[word.info.name] = {
             "state": word.info.state,
             "promoted": word.promoted,

@@ -84,7 +84,8 @@ class FakeRunner(Fake):
         self.goal = "promoted"
         self.states: dict[str, str] = {}
         self.boot = f"boot{os.getpid()}"
-        context.send("root", Held(self.boot, options.get("holding"), context.heritage.renounced))
+        held = Held(self.boot, options.get("holding"), context.heritage.renounced, maintenance=options.get("maintenance"))
+        context.send("root", held)
         context.title("Master")
         context.cell.write(4711.0)
 
@@ -180,6 +181,7 @@ def main(folder: str) -> int:
     """Run the tree of this folder."""
     options, mains = fakes(folder)
     shutdown.STEP_S = options.get("step_s", shutdown.STEP_S)
+    root.SAVE_S = options.get("save_s", root.SAVE_S)
     family.DRAIN_S = options.get("drain_s", family.DRAIN_S)
     log.setup(f"file:{folder}/log", "root", "a", "debug", False)
     config = SimpleNamespace(

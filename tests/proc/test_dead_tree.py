@@ -12,6 +12,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -170,8 +171,8 @@ def test_what_was_left_is_demoted_in_maintenance_too_if_another_node_is_master(m
 @pytest.mark.parametrize("hold", ["maintenance", "stuck"])
 def test_what_was_left_under_a_hold_may_take_its_time_to_demote(make: Make, tmp_path: Path, hold: str) -> None:
     """Longer than demote_grace: it was killed, and the node fenced, although nobody else could be promoted."""
-    slow = f"[ -e {tmp_path}/mended ] || exit 1\nsleep 4\ntouch {tmp_path}/$KOI_NODE.demoted"
-    cluster = make("6s", promote="", demote=slow, stop=f"[ -e {tmp_path}/mended ] || exit 1")
+    slow = f"[ -e {tmp_path}/mended ] || exit 1\nsleep 2\ntouch {tmp_path}/$KOI_NODE.demoted"
+    cluster = make("3s", promote="", demote=slow, stop=f"[ -e {tmp_path}/mended ] || exit 1")
     node = cluster[cluster.wait_master()]
     if hold == "stuck":
         with node.client() as client:
@@ -352,6 +353,16 @@ def test_a_tree_that_held_nothing_owes_nothing(tmp_path: Path) -> None:
     tree.service(service("Promoted", promoted=True))
     treefile.write(run, tree)
     assert treefile.find(run, 20.0)[0].owed("vip") == Debt(20.0, 20.0)
+
+
+def test_a_tree_that_is_killed_while_it_takes_services_over_leaves_what_it_was_told(tmp_path: Path) -> None:
+    """Found: its new workers' first word, that they had not begun, was all that the next tree knew in maintenance."""
+    run, tree = str(tmp_path), Tree(clean=False, maintenance=True)
+    fresh, promoted = replace(service("Stopped"), clean=False), service("Promoted", promoted=True)
+    for word, told in ((fresh, fresh), (promoted, promoted), (fresh, promoted), (service("Started"), service("Started"))):
+        tree.service(word)
+        treefile.write(run, tree)
+        assert treefile.adopt(treefile.find(run, 20.0)[0]).told("vip") == told
 
 
 def test_without_a_tree_file_nothing_is_started(make: Make) -> None:

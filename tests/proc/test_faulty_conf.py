@@ -27,7 +27,7 @@ Break = Callable[[Node], None]
 
 def wrong_value(node: Node) -> None:
     """As a slip of the hand."""
-    node.config.write_text(node.config.read_text().replace("failover: 6s", "failover: soon\n  no_such_key: 1"))
+    node.config.write_text(node.config.read_text().replace("failover: 3s", "failover: soon\n  no_such_key: 1"))
 
 
 def not_yaml(node: Node) -> None:
@@ -65,7 +65,7 @@ def warnings(cluster: RealCluster, node: Node) -> Optional[list[str]]:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[RealCluster]:
-    with RealCluster(tmp_path, failover="6s", program="tests.proc.default_run_dir_node") as cluster:
+    with RealCluster(tmp_path, failover="3s", program="tests.proc.default_run_dir_node") as cluster:
         for node in cluster.nodes.values():
             (node.folder / "secret").write_text(PASSWORD)
             (node.folder / "secret").chmod(0o600)

@@ -150,7 +150,7 @@ def test_the_successor_of_a_runner_is_told_what_was_held(start: Start) -> None:
 
 
 def test_the_successor_of_a_worker_is_told_its_last_state(start: Start) -> None:
-    tree = start()
+    tree = start(maintenance=True, save_s=3600.0)  # in maintenance tree.json follows at once
     pids = tree.wait_up(*WORKERS)
     until(lambda: tree.tree_json()["services"].get("vip", {}).get("state") == "Promoted")
     os.kill(pids["service:vip"], signal.SIGKILL)
