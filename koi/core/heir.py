@@ -92,9 +92,12 @@ class Heir(Upkept):
             self.renounced = detached
 
     def _count_lease_of_left(self) -> None:
-        """Under a hold the electors vouch for what a dead tree left, so that its demote may take its time (rules 5.3 and 6.4)."""
-        newest = self.lease.newest()
-        if not self.left or self.maintenance is not False or newest is None or self.root_lost:
+        """Under a hold the electors vouch for what a dead tree left, so that its demote may take its time (rules 5.3 and 6.4).
+
+        A demote that was begun is counted on in a maintenance that begins anew meanwhile; else what was left waits in it.
+        """
+        newest, begun = self.lease.newest(), self.maintenance is False or (self.maintenance and self.told_lease is not None)
+        if not self.left or not begun or newest is None or self.root_lost:
             return
         end = self.lease.ends(newest.epoch)
         if end is not None:

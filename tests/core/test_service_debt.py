@@ -169,6 +169,19 @@ def test_what_electors_vouch_for_what_was_left_is_its_lease(hold: Optional[str],
     assert one.told_lease is None and one.holding is None
 
 
+def test_maintenance_that_begins_anew_while_what_was_left_is_demoted_does_not_end_its_lease() -> None:
+    """Electors go on vouching for it: else a demote that takes its time would be killed although nobody else can be promoted."""
+    one = runner(Heritage(("old",), None, 7, unclean=True))
+    told = [*one.start(100.0), *one.service(replace(service("Demoting", promoted=True), clean=False), 100.1)]
+    for version, (hold, now) in enumerate(((ENDING, 100.2), (MAINTENANCE, 100.7), (MAINTENANCE, 101.2))):
+        told += one.handle_timer(now - 0.1)
+        number = one.reporter.number
+        for elector in ("a", "b"):
+            told += one.receive(elector, Vouch(7, (1, version), "boot-of-x", number, T.lease, 0.5, hold=hold), now)
+    assert one.maintenance
+    assert [e for e in told if isinstance(e, SetLease)][-1] == SetLease(pytest.approx(101.1 + usable(T.lease)), 0.5)
+
+
 def test_a_runner_that_finds_nothing_left_says_what_its_lease_is() -> None:
     """Its predecessor may have died between the end of the last demote and the word that nothing is promoted any more."""
     assert SetLease(None) in runner(Heritage(("old",), None, 7)).start(100.0)

@@ -55,6 +55,9 @@ def _words(outcome: Outcome) -> str:
     return f"seed {outcome.seed}: {kind}: {outcome.broken}; KOI_SEED={outcome.seed} python -m tests.sim replays it"
 
 
+FAMILIES = ("one_sided", "stopped_clocks", "left_under_hold")
+
+
 def _shape(text: str) -> tuple[int, int]:
     electors, runners = map(int, text.split(","))
     return electors, runners
@@ -67,7 +70,7 @@ def main() -> int:
     parser.add_argument("--from", dest="first", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--off", action="append", default=[], choices=NAMES, help="turn a rule off")
-    parser.add_argument("--family", choices=("one_sided", "stopped_clocks"), help="in place of all kinds of faults")
+    parser.add_argument("--family", choices=FAMILIES, help="in place of all kinds of faults")
     parser.add_argument("--shape", type=_shape, metavar="ELECTORS,RUNNERS")
     options = parser.parse_args()
     family = Plan.schedule if options.family is None else getattr(families, options.family)

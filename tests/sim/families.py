@@ -197,7 +197,8 @@ def dead_trees(plan: Plan) -> None:
 
 def left_under_hold(plan: Plan) -> None:
     """Everything of the master is killed, maintenance begins, and ends while what was left demotes slowly; then its node is cut
-    off, or loses processes, and the hold is ended by force: the lease of what was left has an end."""
+    off, or loses processes, and the hold is ended by force: the lease of what was left has an end.
+    Maintenance may begin anew, and end, before that."""
     cluster, timing, random = plan.cluster, plan.cluster.timing, plan.random
     host = cluster.hosts[MASTER]
 
@@ -212,7 +213,11 @@ def left_under_hold(plan: Plan) -> None:
         host.kill_tree(random.uniform(0.3, 1.0) * timing.lease)
         plan.world.after(random.uniform(0.0, 0.3), command, True)
         plan.world.after(5.0, command, False)
-        plan.world.after(5.0 + random.uniform(0.1, 1.5), disturb)
+        anew = random.choice((0.0, 0.0, random.uniform(0.1, 1.0)))
+        if anew:
+            plan.world.after(5.0 + anew, command, True)
+            plan.world.after(5.0 + 2 * anew, command, False)
+        plan.world.after(5.0 + 2 * anew + random.uniform(0.1, 1.5), disturb)
 
     def disturb() -> None:
         links = [(MASTER, name) for name in cluster.hosts if name != MASTER]
