@@ -1,6 +1,7 @@
 """keepalived beside Koi: three in network namespaces of their own on a bridge, which are made here and removed again.
 
 crash: SIGKILL to all of the master's keepalived -> the next node's notify script says MASTER. move: SIGTERM to it, the same.
+cut: the port of the master's host leaves the bridge, which its own link does not show, and comes back after CUT_S.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
+from tests.bench import cut
 from tests.bench.failover import CRASH
 from tests.bench.processes import cpu_s, pss_mb
 from tests.bench.rows import Row, ms
@@ -22,7 +24,11 @@ from tests.cluster import send, tree_of, until
 
 MOVE = "planned move, whole"
 IDLE, MEMORY = "idle CPU of a backup's node", "PSS of a node"
+TWO_MASTERS = "master's node cut off silently for 10 s: seconds with two masters"
 NODES = 3
+CUT_S = 10.0
+MAX_CUTS = 5
+"""Each takes CUT_S and as long as it takes them to agree again."""
 IDLE_S = 10.0
 CONFIG = """global_defs {{
   router_id n{number}
@@ -75,6 +81,16 @@ class Net:
             _ip("-n", name, "link", "set", "lo", "up")
         return self
 
+    def cut(self, number: int) -> float:
+        """No packet passes to or from the node any more; the wall time just before."""
+        began = time.time()
+        _ip("-n", self.hub, "link", "set", f"p{number}", "nomaster")
+        return began
+
+    def heal(self, number: int) -> None:
+        """Undo `cut`."""
+        _ip("-n", self.hub, "link", "set", f"p{number}", "master", "br0")
+
     def __exit__(self, *exception: object) -> None:
         for name in [self.hub, *(self.name(number) for number in range(1, NODES + 1))]:
             _ip("netns", "delete", name, check=False)
@@ -112,10 +128,14 @@ class Routers:
         lines = [line.split() for line in self.stamps.read_text().splitlines()]
         return [(float(words[0]), int(words[1]), words[2]) for words in lines if len(words) == 3]
 
+    def masters(self) -> list[int]:
+        """Those that run and said MASTER last."""
+        last = {number: state for _, number, state in self.states()}
+        return [number for number in self.running if last.get(number) == "MASTER"]
+
     def master(self) -> Optional[int]:
         """The one that runs and said MASTER last."""
-        last = {number: state for _, number, state in self.states()}
-        return next((number for number in self.running if last.get(number) == "MASTER"), None)
+        return next(iter(self.masters()), None)
 
     def promoted(self, other_than: int, after: float) -> Optional[float]:
         """When another one became master."""
@@ -140,9 +160,21 @@ class Routers:
         time.sleep(1)
         return stamp - began
 
+    def cut_off(self) -> tuple[float, float]:
+        """Cut the master off for CUT_S; seconds to the next one, and seconds with both."""
+        old = until("a master", self.master)
+        began = self.net.cut(old)
+        stamp = until("the next", lambda: self.promoted(old, began))
+        time.sleep(max(0.0, began + CUT_S - time.time()))
+        self.net.heal(old)
+        until("one master", lambda: len(self.masters()) == 1)
+        one_again = next(at for at, _, state in self.states() if at > stamp and state == "BACKUP")
+        time.sleep(1)
+        return stamp - began, one_again - stamp
+
 
 def rows(trials: int) -> list[Row]:
-    """Crash and planned move for adverts of 1 s and 0.1 s, memory and idle CPU."""
+    """Crash, planned move and silent cut for adverts of 1 s and 0.1 s, memory and idle CPU."""
     if shutil.which("keepalived") is None or shutil.which("ip") is None:
         return [Row(CRASH, "keepalived", "ms", missing="keepalived or iproute2 is not installed")]
     if os.geteuid() != 0:
@@ -161,6 +193,7 @@ def _measure(who: str, advert: str, trials: int) -> list[Row]:
                 routers.start(number)
             crash = [routers.trial(signal.SIGKILL) for _ in range(trials)]
             move = [routers.trial(signal.SIGTERM) for _ in range(trials)]
+            cuts = [routers.cut_off() for _ in range(min(trials, MAX_CUTS))]
             pids = tree_of(next(p.pid for n, p in routers.running.items() if n != routers.master()))
             memory, used = pss_mb(pids), cpu_s(pids)
             time.sleep(IDLE_S)
@@ -168,5 +201,9 @@ def _measure(who: str, advert: str, trials: int) -> list[Row]:
         finally:
             for number in list(routers.running):
                 routers.end(number, signal.SIGKILL)
-    return [ms(CRASH, crash, who), ms(MOVE, move, who), Row(MEMORY, who, "MB", (round(memory, 2),)),
-            Row(IDLE, who, "%", (round(used, 3),))]
+    took, both = zip(*cuts, strict=True)
+    return [
+        ms(CRASH, crash, who), ms(MOVE, move, who), ms(cut.WHAT, took, who),
+        Row(TWO_MASTERS, who, "s", tuple(round(s, 2) for s in both)),
+        Row(MEMORY, who, "MB", (round(memory, 2),)), Row(IDLE, who, "%", (round(used, 3),)),
+    ]
