@@ -55,6 +55,8 @@ class Debt:
     found_at: float
     grace: float = float("inf")
     """G of the electors that vouched for it; inf: not known, so our own counts."""
+    covered: bool = False
+    """It was a lease without end: a majority had said that there is a hold."""
 
 
 @dataclass(slots=True)

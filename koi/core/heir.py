@@ -21,6 +21,8 @@ MAINTAINED = frozenset({MAINTENANCE, ENDING})
 
 SUPERSEDED = ("another node was made master since: what may still be promoted here is demoted, also in maintenance, for two are"
               " active")
+UNSURE = ("fewer than a majority of the electors say that there is maintenance, and the lease of what a dead koinode left here"
+          " had an end: it is demoted, for another node may be made master")
 
 
 class Heir(Upkept):
@@ -30,6 +32,8 @@ class Heir(Upkept):
     left: bool
     owes: bool
     """What was left may be promoted."""
+    covered: bool
+    """Its lease was without end."""
     detached: Optional[int]
     renounced: Optional[int]
     awaits_lease: bool
@@ -51,26 +55,41 @@ class Heir(Upkept):
         """Rule 6.5: whether there is maintenance, from an elector, or from the state folder when none answers in time.
 
         That there is none is believed of fewer than a majority only after that time: this node's own elector was down with it,
-        and may not have heard of it yet.
+        and may not have heard of it yet. That there is one is not, where it would leave something promoted.
         """
-        frozen = self.lease.frozen(MAINTAINED if self.detached is not None or not self.left else frozenset({MAINTENANCE}))
+        holds = MAINTAINED if self.detached is not None or not self.left else frozenset({MAINTENANCE})
+        frozen = self.lease.frozen(holds)
         if frozen is None and self.maintenance is None and now >= self.hold_wait_until:
             frozen = self.settings.maintenance
         early = self.maintenance is None and now < self.hold_wait_until
         if early and not frozen and self.lease.answered() < self.settings.majority:
             return
+        unsure = bool(frozen) and self._is_unsure(holds)
+        if early and unsure:
+            return
         superseded = bool(frozen) and self._is_superseded()
-        frozen = False if superseded else frozen
+        frozen = False if superseded or unsure else frozen
         if frozen is None or frozen == self.maintenance:
             return
         if self.maintenance is not None or frozen != self.settings.maintenance:
             self.out.append(Remember(self.stopped, frozen))
         if superseded:
             self.out.append(Log(WARNING, SUPERSEDED))
+        elif unsure:
+            self.out.append(Log(WARNING, UNSURE))
         if self.maintenance is None and self.left:
             self._take_up(frozen)
         self.maintenance = frozen
         self._tell_held()
+
+    def _is_unsure(self, holds: frozenset[str]) -> bool:
+        """Whether something may be promoted here whose guards run out unless a majority of electors has accepted the hold.
+
+        A cut off leader accepts a hold that nobody else hears of. A tree that lived under the hold of a majority had a lease
+        without end, and that is known.
+        """
+        exposed = self.left and self.owes and not self.covered and not self.maintenance
+        return exposed and self.lease.saying(holds) < self.settings.majority
 
     def _is_superseded(self) -> bool:
         """Whether something here may be promoted although another node was made master since: maintenance does not cover it."""

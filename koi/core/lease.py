@@ -176,6 +176,10 @@ class Lease:
         newest = max(words, key=lambda w: w.version)
         return newest.hold in holds
 
+    def saying(self, holds: frozenset[str]) -> int:
+        """How many electors that are not blank say that there is one of these holds."""
+        return sum(1 for w in self.words.values() if not w.blank and w.hold in holds)
+
     def hears(self, now: float, within: float) -> int:
         """How many electors answered within M (rule 5.1)."""
         return sum(1 for w in self.words.values() if now < w.at + within)

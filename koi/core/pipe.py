@@ -163,6 +163,8 @@ class Heritage:
     """Held in maintenance by a tree that is gone: held on if maintenance is still on, else renounced once all is demoted."""
     owes: bool = False
     """The dead tree had a lease: what it left may be promoted."""
+    covered: bool = False
+    """That lease was without end: a majority had said that there is a hold."""
 
 
 @dataclass(frozen=True, slots=True)

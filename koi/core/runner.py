@@ -61,7 +61,7 @@ class Runner(Heir):
         self.renounced = heritage.renounced
         self.left = heritage.unclean
         """A dead tree left services that are not all demoted and stopped yet: nothing is claimed until then (rule 6.5)."""
-        self.owes = heritage.owes
+        self.owes, self.covered = heritage.owes, heritage.covered
         self.detached = heritage.detached
         """Held in maintenance by a koinode that is gone; taken up again, or given up, once it is known whether it is still on."""
         self.awaits_lease = settings.maintenance and heritage.holding is not None and heritage.lease_end is None

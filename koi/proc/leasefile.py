@@ -65,7 +65,7 @@ def debt(run_dir: str, may_hold: bool, began: float) -> Optional[Debt]:
             raise ValueError(f"a grace of {grace}")
     except (OSError, ValueError):
         return Debt(began, began) if may_hold else None
-    return Debt(end if end <= began + LONGEST_S else began, began, shortest)
+    return Debt(end if end <= began + LONGEST_S else began, began, shortest, word == UNLIMITED)
 
 
 def remove(run_dir: str) -> None:

@@ -102,7 +102,14 @@ class Takeover:
                 self._decide_alone()
 
     def _decide_alone(self) -> None:
-        """Root is gone, or time is short, before the runner has said anything: the state folder's word counts (rule 6.5)."""
+        """Root is gone, or time is short, before the runner has said anything: the state folder's word counts (rule 6.5).
+
+        It may be that of a single elector, and does not keep promoted what had a lease with an end.
+        """
+        debt = self._debt()
+        if debt is not None and not debt.covered:
+            self._freeze(False)
+            return
         path = f"{self.context.config.node.state_dir}/node.json"
         try:
             content = files.read_json(path)

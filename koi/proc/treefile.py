@@ -81,7 +81,8 @@ class Tree:
 
     def heritage(self, lease_end: Optional[float], unclean: bool, owes: bool) -> Heritage:
         """What a new runner of this tree is told."""
-        return Heritage(tuple(self.boots), self.holding, self.renounced, lease_end, unclean, self.detached, owes)
+        covered = self.debt is not None and self.debt.covered
+        return Heritage(tuple(self.boots), self.holding, self.renounced, lease_end, unclean, self.detached, owes, covered)
 
     def told(self, service: str) -> Optional[ServiceState]:
         """What a worker said last of its service before a tree ended in maintenance."""

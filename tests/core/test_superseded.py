@@ -11,7 +11,8 @@ from typing import Any, Optional
 
 import pytest
 
-from koi.core.effects import SetLease
+from koi.core.effects import Log, SetLease
+from koi.core.heir import UNSURE
 from koi.core.lease import UNLIMITED
 from koi.core.messages import MAINTENANCE, STUCK, State, Vouch
 from koi.core.pipe import Freeze, Heritage
@@ -127,7 +128,7 @@ def test_what_was_detached_is_given_up_at_once_when_a_majority_speaks_first() ->
 
 
 def test_what_was_taken_up_without_a_word_of_the_electors_is_let_go_when_they_speak() -> None:
-    one = runner(Heritage(("old",), None, None, None, True, 5), maintenance=True)
+    one = runner(Heritage(("old",), None, None, None, True, 5, True, True), maintenance=True)
     one.start(100.0)
     one.service(service("Promoted", promoted=True), 100.05)
     one.handle_timer(100.0 + 4 * T.heartbeat)
@@ -155,8 +156,33 @@ def test_that_there_is_no_hold_is_believed_of_a_majority_or_after_a_while(
     assert waited or maintenance is False or one.deadline() <= 100.0 + 3 * T.heartbeat
 
 
-def test_that_there_is_a_hold_is_believed_of_one_elector() -> None:
-    one = runner(Heritage(("old",), None, 5, unclean=True, owes=True))
+@pytest.mark.parametrize("owes, covered", [(True, True), (False, False)])
+def test_that_there_is_a_hold_is_believed_of_one_elector_where_nobody_else_can_be_promoted(owes: bool, covered: bool) -> None:
+    one = runner(Heritage(("old",), None, 5, unclean=True, owes=owes, covered=covered))
     one.start(100.0)
     later(one, 100.01, "a", master="x", epoch=5, hold=MAINTENANCE)
     assert one.maintenance is True
+
+
+@pytest.mark.parametrize("detached", [None, 5])
+@pytest.mark.parametrize("names", ["a", ""])
+def test_one_word_for_a_hold_does_not_keep_promoted_what_had_a_lease_with_an_end(names: str, detached: Optional[int]) -> None:
+    """Found: a leader that was cut off accepted a hold alone, its tree was killed, and the next one left all as it was."""
+    one = runner(Heritage(("old",), None, 4, None, True, detached, True), maintenance=True)
+    one.start(100.0)
+    later(one, 100.01, names, master="x", epoch=5, hold=MAINTENANCE)
+    assert one.maintenance is None and one.deadline() <= 100.0 + 3 * T.heartbeat
+    told = one.handle_timer(100.0 + 3 * T.heartbeat)
+    assert one.maintenance is False and [e.text for e in told if isinstance(e, Log)] == [UNSURE]
+    later(one, 101.0, "a", master="x", epoch=5, hold=MAINTENANCE)
+    assert one.maintenance is False, "until all is demoted and stopped"
+    later(one, 101.1, "ab", master="x", epoch=5, hold=MAINTENANCE)
+    assert one.maintenance is True, "a majority's word"
+
+
+def test_a_majority_is_believed_at_once() -> None:
+    one = runner(Heritage(("old",), None, 4, None, True, 5, True))
+    one.start(100.0)
+    one.service(service("Promoted", promoted=True), 100.05)
+    later(one, 100.1, "ab", master="x", epoch=5, hold=MAINTENANCE)
+    assert one.maintenance is True and one.holding == 5

@@ -250,11 +250,19 @@ def test_a_worker_whose_runner_says_nothing_believes_its_state_folder(lone: Lone
     (lone.folder / "s").mkdir()
     (lone.folder / "s" / "node.json").write_text('{"format": 1, "stopped": false, "maintenance": true}')
     began = now()
-    lone.fork(unclean=True, frozen=None, debt=Debt(began - 1, began))
+    lone.fork(unclean=True, frozen=None, debt=Debt(began - 1, began, covered=True))
     wait(lambda: now() > began + 2.5, what="the time to decide is over")
     assert lone.actions() == []
     lone.send(Freeze(False))
     wait(lambda: lone.actions() == ["stop"], what="its time is over: everything is killed, and stop is the last try")
+
+
+def test_the_state_folder_does_not_keep_promoted_what_had_a_lease_with_an_end(lone: Lone) -> None:
+    lone.scripts("demote", "stop")
+    (lone.folder / "s").mkdir()
+    (lone.folder / "s" / "node.json").write_text('{"format": 1, "stopped": false, "maintenance": true}')
+    lone.fork(unclean=True, frozen=None, debt=Debt(now() - 0.2, now()))
+    wait(lambda: lone.actions() == ["demote", "stop"], what="demoted and stopped")
 
 
 def test_what_a_tree_left_that_died_before_maintenance_is_demoted_after_it(lone: Lone) -> None:
@@ -301,7 +309,7 @@ def test_the_file_says_when_the_lease_ends(tmp_path: Path) -> None:
     for end, counts in ((12.5, 12.5), (math.inf, 20.0), (1234.567891, 1234.567891), (1e9, 20.0), (math.nan, 20.0)):
         for grace in (0.5, math.inf):
             file.write(end, grace)
-            assert leasefile.debt(run, True, 20.0) == Debt(counts, 20.0, grace)
+            assert leasefile.debt(run, True, 20.0) == Debt(counts, 20.0, grace, covered=end == math.inf)
     file.write(None, 0.5)
     assert leasefile.debt(run, True, 20.0) is None
     assert len((tmp_path / LEASE_NAME).read_text().splitlines()) == 1

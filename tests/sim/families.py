@@ -16,6 +16,9 @@ MASTER = "a"
 """A runner without an elector in the shape (3, 4): its electors are b, c and d."""
 
 SHAPE = (3, 4)
+ALL = (3, 3)
+"""Every node is elector and runner."""
+
 WIDE = (5, 6)
 """The same with five electors."""
 
@@ -228,6 +231,28 @@ def left_under_hold(plan: Plan) -> None:
         if random.random() < 0.3:
             cluster.hosts[random.choice(cluster.electors)].kill_elector()
         plan.world.after(random.uniform(0.0, 1.0), command, False, True)
+        plan.world.after(12.0, cluster.network.heal)
+
+    _begin(plan, scenario)
+
+
+def half_a_hold(plan: Plan) -> None:
+    """The leader, whose node is the master too, is cut off, is asked for maintenance then, and everything of it is killed: its
+    own elector alone says to the next koinode that there is maintenance. For the shape ALL."""
+    cluster, timing, random = plan.cluster, plan.cluster.timing, plan.random
+
+    def scenario() -> None:
+        leader = leader_of(cluster)
+        assert leader is not None, "the cluster has not settled before the scenario"
+        plan.send(leader, "promote", leader.name)
+        plan.world.after(4.0, cut, leader)
+
+    def cut(host: Host) -> None:
+        cluster.network.part(*((host.name, name) for name in cluster.hosts if name != host.name))
+        plan.send(host, "maintenance", None, False, True)
+        plan.world.after(random.uniform(0.0, timing.lease), host.kill_tree, random.uniform(0.02, 0.6))
+        if random.random() < 0.3:  # back within the grace: what is left longer is nobody's to demote
+            plan.world.after(random.uniform(0.5, 1.3) * timing.lease, host.kill_tree, 0.1)
         plan.world.after(12.0, cluster.network.heal)
 
     _begin(plan, scenario)

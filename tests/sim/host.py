@@ -60,6 +60,8 @@ class Host:
         self.lease_file: Optional[float] = None
         """As koi/proc/leasefile.py: outlives all processes."""
         self.debts: dict[str, Debt] = {}
+        self.covered = False
+        """The lease of what was left was without end."""
         """Service -> the lease under which a dead tree left it."""
         self.boots = 0
         self.clock = Clock(cluster.world, 1000.0, 1.0)
@@ -181,8 +183,8 @@ class Host:
         if self.runner is old:
             unclean = any(not worker.machine.clean for worker in self.workers.values())
             owes = any(worker.debt is not None and not worker.machine.clean for worker in self.workers.values())
-            heritage = Heritage(self.lineage, self.held.holding, self.held.renounced, self.cell, unclean, self.detached, owes)
-            self.start_runner(heritage)
+            held, left = self.held, (unclean, self.detached, owes, self.covered)
+            self.start_runner(Heritage(self.lineage, held.holding, held.renounced, self.cell, *left))
 
     def kill_worker(self, name: str) -> None:
         """SIGKILL of one worker; root ends what it ran and starts a new one that adopts the service."""
@@ -237,9 +239,9 @@ class Host:
         """What a new tree takes over from the one before (koi/proc/treefile.py, adopt)."""
         if self.maintenance:
             self.detached = _highest(self.held.holding, self.detached)
-            return Heritage(self.lineage, None, self.held.renounced, None, True, self.detached, bool(self.debts))
+            return Heritage(self.lineage, None, self.held.renounced, None, True, self.detached, bool(self.debts), self.covered)
         renounced = _highest(self.held.holding, self.held.renounced)
-        return Heritage(self.lineage, None, renounced, None, not clean, None, bool(self.debts))
+        return Heritage(self.lineage, None, renounced, None, not clean, None, bool(self.debts), self.covered)
 
     def kill_root(self, again_after: float) -> None:
         """Root dies: elector and runner with it; the workers demote, stop and end; then a new root takes over."""
@@ -279,9 +281,10 @@ class Host:
     def _find_debts(self, workers: dict[str, Worker]) -> None:
         """What the run folder says of the lease, but for what workers have demoted after the death of their root."""
         now, end, grace = self.clock.read(), self.lease_file, self.cell_grace
+        self.covered = end == math.inf
         demoted = {name for name, worker in workers.items() if worker.alive and not worker.machine.promoted}
         owed = () if end is None or not self.cluster.debt_rule else set(self.priorities) - demoted
-        self.debts = {name: Debt(now if end is None or end == math.inf else end, now, grace) for name in owed}
+        self.debts = {name: Debt(now if end is None or end == math.inf else end, now, grace, self.covered) for name in owed}
 
     # --- what comes in ---
 

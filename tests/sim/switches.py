@@ -99,6 +99,11 @@ def no_end_of_left_lease(machine: Runner) -> None:
     machine._count_lease_of_left = endless  # type: ignore[method-assign]
 
 
+def no_sure_hold(machine: Runner) -> None:
+    """What a dead tree left stays promoted because one elector says that there is maintenance."""
+    machine._is_unsure = lambda holds: False  # type: ignore[method-assign]
+
+
 ELECTOR: dict[str, Callable[[Any], None]] = {
     "guard": no_guard,
     "accept rule": no_accept_rule,
@@ -111,13 +116,14 @@ RUNNER: dict[str, Callable[[Any], None]] = {
     "one version to begin": no_one_version,
     "renounce": no_renounce,
     "end of what was left": no_end_of_left_lease,
+    "majority of hold": no_sure_hold,
 }
 OTHERS = ("blank start", "majority", "dead tree's debt")
 """Turned off where the cluster is built: blank_rule, quorum and debt_rule."""
 
 SAFETY = (
     "guard", "blank start", "majority", "counting from sending", "accept rule", "renounce", "own promise first",
-    "one version to begin", "dead tree's debt", "end of what was left",
+    "one version to begin", "dead tree's debt", "end of what was left", "majority of hold",
 )
 NAMES = (*ELECTOR, *RUNNER, *OTHERS)
 

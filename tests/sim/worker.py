@@ -110,14 +110,19 @@ class Worker(Process):
 
     def deadline(self) -> Optional[float]:
         due = self.machine.deadline(*self._now())
-        if self.waits and self.debt is not None and not self.host.remembered.maintenance:
+        if self.waits and self.debt is not None and not self._covered:
             alone = decides_alone(self.debt, self.settings.grace)
             return alone if due is None else min(due, alone)
         return due
 
+    @property
+    def _covered(self) -> bool:
+        """Whether the state folder's word keeps what was left promoted (koi/proc/takeover.py)."""
+        return self.host.remembered.maintenance and self.debt is not None and self.debt.covered
+
     def wake(self) -> None:
         if self.waits and self.debt is not None and self.clock.read() >= decides_alone(self.debt, self.settings.grace):
-            self.freeze(Freeze(self.host.remembered.maintenance))
+            self.freeze(Freeze(self._covered))
         self.carry_out(self.machine.handle_timer(*self._now()))
 
     def order(self, order: Order) -> None:
