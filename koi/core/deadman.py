@@ -109,7 +109,7 @@ class Watched(Facts):
 
     def _watch(self, now: float, lease: Lease) -> None:
         """Rule 7: without a lease nothing stays promoted, whoever else is dead."""
-        self.guarded = self.guarded or running(lease, now)
+        self.guarded = self.guarded or lease is not None  # also one that has ended: a worker before this one saw it run
         if not self.owes_demote:
             self.lost_at, self.forced = None, False
             return

@@ -108,7 +108,7 @@ class Facts:
     frozen: bool = False
     """Maintenance: no script is begun (frozen.py)."""
     guarded: bool = True
-    """False: taken over in maintenance, and no lease was seen yet."""
+    """False: taken over in maintenance, and no lease was seen yet, neither one that runs nor one that has ended."""
     check_first: bool = False
     """Maintenance is over: `status` comes before all else."""
     postponed: Optional[tuple[str, str]] = None

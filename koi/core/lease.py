@@ -6,6 +6,8 @@ from sending, never from receiving, so that it ends before any guard that stands
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Optional, Union
 
@@ -118,6 +120,10 @@ class Lease:
         """What has to be equal among the vouches that begin a lease (rule 6.2)."""
         return word.version
 
+    def agreeing(self, words: Iterable[Word]) -> int:
+        """How many of these are of one ledger version: so many electors have accepted the same."""
+        return max(Counter(word.version for word in words).values(), default=0)
+
     def yielding(self, epoch: int) -> bool:
         """Whether a majority of latest answers tell the master of the epoch to yield (rule 6.3)."""
         told = sum(1 for w in self.words.values() if w.yielding and w.epoch == epoch and w.master == self.name)
@@ -126,10 +132,11 @@ class Lease:
     def held(self, epoch: Optional[int]) -> Optional[bool]:
         """Whether a majority of vouches for the epoch say hold (True), or of answers that there is none for it any more (False).
 
-        None: neither (section 7). Who says so need not vouch: after a fence nobody does, and a later ledger is of another epoch.
+        None: neither (section 7). Who says that there is none need not vouch: after a fence nobody does, and a later ledger is
+        of another epoch. Who says hold must do so with one ledger version: an elector's last word may be of a hold long over.
         """
         words = [w for w in self.words.values() if w.epoch == epoch]
-        if sum(1 for w in words if w.vouched and w.hold in (MAINTENANCE, STUCK)) >= self.majority:
+        if self.agreeing(w for w in words if w.vouched and w.hold in (MAINTENANCE, STUCK)) >= self.majority:
             return True
         over = sum(1 for w in words if w.hold not in (MAINTENANCE, STUCK))
         over += sum(1 for w in self.words.values() if epoch is not None and not w.blank and w.epoch > epoch)
@@ -177,8 +184,8 @@ class Lease:
         return newest.hold in holds
 
     def saying(self, holds: frozenset[str]) -> int:
-        """How many electors that are not blank say that there is one of these holds."""
-        return sum(1 for w in self.words.values() if not w.blank and w.hold in holds)
+        """How many electors that are not blank say with one ledger version that there is one of these holds."""
+        return self.agreeing(w for w in self.words.values() if not w.blank and w.hold in holds)
 
     def hears(self, now: float, within: float) -> int:
         """How many electors answered within M (rule 5.1)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
@@ -185,6 +186,16 @@ def test_unlimited_only_by_a_majority_of_vouches_that_say_hold(holds: tuple[Opti
     ending = sum(hold == ENDING for hold in holds) >= 2
     assert one.ending(5, 1.2) == ((1, 1) if ending else None)
     assert one.ending(5, 1.0 + USABLE) is None
+
+
+def test_what_electors_say_of_different_ledgers_makes_no_majority_for_a_hold() -> None:
+    """Found: one had last spoken of a maintenance long over, the other, cut off with the master, alone of a new one."""
+    one = lease(2)
+    one.hear("a", replace(vouch(1, hold=MAINTENANCE), version=(1, 2)), 1.1)
+    one.hear("b", replace(vouch(1, hold=MAINTENANCE), version=(1, 4)), 1.1)
+    assert one.held(5) is None and one.saying(frozenset({MAINTENANCE})) == 1
+    one.hear("c", replace(vouch(1, hold=MAINTENANCE), version=(1, 4)), 1.1)
+    assert one.held(5) is True and one.saying(frozenset({MAINTENANCE})) == 2 and one.saying(frozenset({STUCK})) == 0
 
 
 def test_a_state_says_nothing_of_the_hold() -> None:

@@ -130,6 +130,17 @@ def test_what_was_taken_over_waits_for_its_first_lease() -> None:
     assert scripts(taken.seen) == ["demote"]
 
 
+def test_what_was_taken_over_from_a_worker_whose_lease_had_just_ended_is_demoted() -> None:
+    """Found: a worker was killed between the end of its lease and its demote, while the runner had heard of maintenance from one
+    elector; the next one waited for a lease, and stayed promoted."""
+    taken = Drive(Service.adopted(SETTINGS, promoted().service.report()), begin=False)
+    taken.service.frozen, taken.service.guarded = True, False
+    taken.lease = 400.0
+    taken.at(400.1)
+    taken.at(400.0 + SETTINGS.grace / 4)
+    assert scripts(taken.seen) == ["demote"]
+
+
 def test_a_program_that_ended_in_maintenance_is_started_again() -> None:
     drive = promoted(lease=INF)
     freeze(drive)

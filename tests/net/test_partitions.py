@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from koi.errors import KoiError
 from tests.cluster import until
 from tests.net.hosts import Hosts, needs_namespaces
 from tests.net.netcluster import NetCluster
@@ -78,6 +79,39 @@ def test_one_way_between_master_and_leader_moves_nothing(tmp_path: Path) -> None
             hosts.heal()
             assert cluster.settled()[0] == "a"
         cluster.check()
+
+
+def test_maintenance_asked_of_a_leader_that_is_cut_off_keeps_nothing_promoted(tmp_path: Path) -> None:
+    """Found: the last that the master had of one elector was of an earlier maintenance; with its own elector's word for this
+    one, of which nobody else had heard, that made a majority, and it stayed promoted beside the next master."""
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, failover="2s", preferences={"c": 10}) as cluster:
+        cluster.start()
+        cluster.arrange("c", "c")
+        ask_maintenance(cluster, "c", True)
+        until("all have heard of it", lambda: all(held(cluster, name) for name in "abc"))
+        watch_quiet(cluster, 0.5)
+        hosts.block("a", "c")
+        ask_maintenance(cluster, "c", False)
+        with cluster.hosted["c"].client(timeout=1.0) as client:
+            since = time.time()
+            hosts.cut("c")
+            with pytest.raises(KoiError):
+                client.maintenance(True)
+        log = cluster.hosted["c"].log
+        until("c's elector has accepted it", lambda: "maintenance on" in log.read_text().split("maintenance is over")[1])
+        assert cluster.expect_failover("c", since) in ("a", "b")
+        cluster.check()
+
+
+def ask_maintenance(cluster: NetCluster, name: str, on: bool) -> None:
+    """`koi maintenance on|off` on this host."""
+    with cluster.hosted[name].client() as client:
+        client.maintenance(on)
+
+
+def held(cluster: NetCluster, name: str) -> bool:
+    """Whether this host's elector says that there is maintenance."""
+    return bool(cluster.hosted[name].ask().get("cluster", {}).get("maintenance"))
 
 
 @pytest.mark.long

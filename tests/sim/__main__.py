@@ -55,7 +55,7 @@ def _words(outcome: Outcome) -> str:
     return f"seed {outcome.seed}: {kind}: {outcome.broken}; KOI_SEED={outcome.seed} python -m tests.sim replays it"
 
 
-FAMILIES = ("one_sided", "stopped_clocks", "left_under_hold", "half_a_hold")
+FAMILIES = ("one_sided", "stopped_clocks", "left_under_hold", "half_a_hold", "stale_hold")
 
 
 def _shape(text: str) -> tuple[int, int]:

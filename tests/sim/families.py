@@ -236,26 +236,57 @@ def left_under_hold(plan: Plan) -> None:
     _begin(plan, scenario)
 
 
-def half_a_hold(plan: Plan) -> None:
-    """The leader, whose node is the master too, is cut off, is asked for maintenance then, and everything of it is killed: its
-    own elector alone says to the next koinode that there is maintenance. For the shape ALL."""
-    cluster, timing, random = plan.cluster, plan.cluster.timing, plan.random
+def _on_master(plan: Plan, then: Callable[[Host], None]) -> None:
+    """Make the leader's node the master too; then comes the rest."""
 
     def scenario() -> None:
-        leader = leader_of(cluster)
+        leader = leader_of(plan.cluster)
         assert leader is not None, "the cluster has not settled before the scenario"
         plan.send(leader, "promote", leader.name)
-        plan.world.after(4.0, cut, leader)
+        plan.world.after(4.0, then, leader)
+
+    _begin(plan, scenario)
+
+
+def _cut_off_with_hold(plan: Plan, host: Host) -> None:
+    """Cut the leader's node off, and ask it for maintenance: nobody else hears of that."""
+    network = plan.cluster.network
+    network.part(*((host.name, name) for name in plan.cluster.hosts if name != host.name))
+    plan.send(host, "maintenance", None, on=True)
+    plan.world.after(12.0, network.heal)
+
+
+def half_a_hold(plan: Plan) -> None:
+    """The leader, whose node is the master too, is cut off, is asked for maintenance then, and everything of it is killed, or a
+    worker once its lease has ended: what comes next hears of maintenance from its own elector alone. For the shape ALL."""
+    timing, random = plan.cluster.timing, plan.random
 
     def cut(host: Host) -> None:
-        cluster.network.part(*((host.name, name) for name in cluster.hosts if name != host.name))
-        plan.send(host, "maintenance", None, False, True)
+        _cut_off_with_hold(plan, host)
+        if random.random() < 0.3:
+            for name in host.priorities:
+                plan.world.after(random.uniform(0.9, 1.2) * timing.lease, host.kill_worker, name)
+            return
         plan.world.after(random.uniform(0.0, timing.lease), host.kill_tree, random.uniform(0.02, 0.6))
         if random.random() < 0.3:  # back within the grace: what is left longer is nobody's to demote
             plan.world.after(random.uniform(0.5, 1.3) * timing.lease, host.kill_tree, 0.1)
-        plan.world.after(12.0, cluster.network.heal)
 
-    _begin(plan, scenario)
+    _on_master(plan, cut)
+
+
+def stale_hold(plan: Plan) -> None:
+    """One elector and the master, which leads, do not hear each other while a maintenance ends; then the master is cut off and
+    asked for another one: its elector says hold, and so did the other one last. For the shape ALL."""
+    world, random, electors = plan.world, plan.random, plan.cluster.electors
+
+    def maintain(host: Host) -> None:
+        plan.send(host, "maintenance", None, on=True)
+        deaf = random.choice([name for name in electors if name != host.name])
+        world.after(1.5, plan.cluster.network.part, (host.name, deaf))
+        world.after(1.5 + random.uniform(0.0, 0.5), plan.send, host, "maintenance", None)
+        world.after(2.3 + random.random(), _cut_off_with_hold, plan, host)
+
+    _on_master(plan, maintain)
 
 
 def one_sided(plan: Plan) -> None:

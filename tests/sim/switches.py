@@ -104,6 +104,11 @@ def no_sure_hold(machine: Runner) -> None:
     machine._is_unsure = lambda holds: False  # type: ignore[method-assign]
 
 
+def no_agreement_on_hold(machine: Runner) -> None:
+    """A runner adds up what electors said of different ledgers, some of them long ago."""
+    machine.lease.agreeing = lambda words: len(list(words))  # type: ignore[method-assign]
+
+
 ELECTOR: dict[str, Callable[[Any], None]] = {
     "guard": no_guard,
     "accept rule": no_accept_rule,
@@ -117,6 +122,7 @@ RUNNER: dict[str, Callable[[Any], None]] = {
     "renounce": no_renounce,
     "end of what was left": no_end_of_left_lease,
     "majority of hold": no_sure_hold,
+    "one version of a hold": no_agreement_on_hold,
 }
 OTHERS = ("blank start", "majority", "dead tree's debt")
 """Turned off where the cluster is built: blank_rule, quorum and debt_rule."""
@@ -124,6 +130,7 @@ OTHERS = ("blank start", "majority", "dead tree's debt")
 SAFETY = (
     "guard", "blank start", "majority", "counting from sending", "accept rule", "renounce", "own promise first",
     "one version to begin", "dead tree's debt", "end of what was left", "majority of hold",
+    "one version of a hold",
 )
 NAMES = (*ELECTOR, *RUNNER, *OTHERS)
 

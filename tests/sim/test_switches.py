@@ -32,6 +32,7 @@ UNSAFE: dict[str, tuple[int, Callable[[Plan], None], Shape]] = {
     "dead tree's debt": (10, families.dead_trees, None),
     "end of what was left": (10, families.left_under_hold, families.SHAPE),
     "majority of hold": (10, families.half_a_hold, families.ALL),
+    "one version of a hold": (5, families.stale_hold, families.ALL),
 }
 """Rule -> seeds within which two masters, two leaders of a term or the like are found, by which faults, in which shape."""
 
