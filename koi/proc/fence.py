@@ -10,8 +10,8 @@ from typing import Callable, Optional
 
 from koi import log
 from koi.core.states import outcome
+from koi.proc.given import NOT_FOR_SCRIPTS
 from koi.proc.loop import Loop
-from koi.proc.worker import NOT_FOR_SCRIPTS
 from koi.service.script import NotRun, Script, Tail
 
 FENCE_S = 60.0

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import Optional
 
+import koi
 from koi import log
 from koi.config import ServiceDefaults
 from koi.core.states import Settings
@@ -15,6 +16,12 @@ from koi.service.script import NO_INTERPRETER, NotRun
 
 MAX_MARKS = 5
 """Folders by which a service's processes are known: the present one, and those before it."""
+SHARE = os.path.join(os.path.dirname(koi.__file__), "share")
+"""Where koi-service.sh is."""
+NOT_FOR_SCRIPTS = ("KOI_SECRET", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+"""Variables of koinode that are not its scripts' business."""
+OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS} | {"KOI_SHARE": SHARE}
+"""Read once, in root: a copy of its own would cost each worker a quarter of a megabyte."""
 
 
 class Home:

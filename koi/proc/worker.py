@@ -12,13 +12,11 @@ Of the Context it uses config, node, definition, link (through send), loop, cell
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Mapping, Optional
 
-import koi
 from koi import log
 from koi.config import override
 from koi.core.effects import ERROR, Become, EndScript, KillAll, Log, RunScript, Tell
@@ -26,6 +24,7 @@ from koi.core.pipe import Announce, Freeze, Order, Redefine, Restart, Stop
 from koi.core.service import Service
 from koi.core.states import (
     FAILED,
+    QUIET,
     RUN,
     SELF_FENCE,
     START,
@@ -38,20 +37,14 @@ from koi.core.states import (
     farewell,
 )
 from koi.proc.child import Context
-from koi.proc.given import Home, directory, enter, settings
+from koi.proc.given import OWN_ENVIRONMENT, Home, directory, enter, settings
 from koi.proc.reload import Reconfigured
 from koi.proc.takeover import Program, Takeover
 from koi.service import catalog, leftovers
 from koi.service.script import KILL_DELAY_S, NO_INTERPRETER, NotRun, Script, Tail
 
-SHARE = os.path.join(os.path.dirname(koi.__file__), "share")
-"""Where koi-service.sh is."""
 MAX_TAILS = 16
 """Pipes of daemons that scripts have left behind and that still print; the oldest is given up."""
-NOT_FOR_SCRIPTS = ("KOI_SECRET", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-"""Variables of koinode that are not its scripts' business."""
-OWN_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in NOT_FOR_SCRIPTS} | {"KOI_SHARE": SHARE}
-"""Read once, in root: a copy of its own would cost each worker a quarter of a megabyte."""
 
 Event = Callable[[], list[Any]]
 
@@ -203,6 +196,8 @@ class Worker(Takeover):
         moved = self.home.moved(self.definition)
         if moved is not None:
             self._take_up(moved, self.changed)
+        if effect.action == START and self.changed is not None:
+            effect = self._start_changed(self.changed)
         if effect.action == SELF_FENCE:
             self._run_fence(effect)
         elif self.definition.is_run and effect.action == START:
@@ -312,6 +307,9 @@ class Worker(Takeover):
             self.watch.end()
         if self.changed is not None and service.action is None and service.state in (STOPPED, FAILED):
             self._take_up(self.changed)
+        elif self.changed is not None and service.state in QUIET and not (service.restarting or service.frozen or service.failed):
+            why = f"{RUN} has {'appeared in' if self.changed.is_run else 'vanished from'} its folder"
+            self._post(lambda: service.restart(why, *self._now()))
 
     def _run_watch(self) -> None:
         """Begin it; when it cannot be run the service fails like one whose watch has ended."""
@@ -329,13 +327,16 @@ class Worker(Takeover):
 
     def _redefine(self, definition: catalog.Definition) -> None:
         """The folder has changed: at once, unless what stops the service would be another thing than what started it."""
-        self.changed = None
         if definition.is_run == self.definition.is_run:
             self._take_up(definition)
-            return
-        self.changed = definition
-        why = f"{RUN} has {'appeared in' if definition.is_run else 'vanished from'} its folder"
-        self._post(lambda: self.service.restart(why, *self._now()))
+        else:
+            self.changed = definition
+            self._follow()
+
+    def _start_changed(self, definition: catalog.Definition) -> RunScript:
+        """It was stopped as what it was and is started as what it is now."""
+        self._take_up(definition)
+        return RunScript(START, environment(self.settings, START, self.service.asked), self.settings.timeout(START))
 
     def _take_up(self, definition: catalog.Definition, changed: Optional[catalog.Definition] = None) -> None:
         """`changed` is still to be taken up later."""

@@ -184,3 +184,39 @@ def test_a_worker_is_replaced_although_service_yaml_is_no_more_what_it_was(tmp_p
         until("another worker", lambda: one["a"].local()["pids"]["services"].get("vip") not in (None, old))
         assert one["a"].stop() == 0
         assert (tmp_path / "colour").read_text() in (("red\n",) if how == "faulty" else ("red\n", "\n"))
+
+
+def test_a_service_becomes_a_program_and_no_program_again(cluster: RealCluster) -> None:
+    """Found: it was stopped, and started as what it had been: its program never ran, and the node said Master."""
+    vip, old = cluster["a"].services / "20-vip", cluster.folder / "old"
+    before = len(cluster.read_stamps())
+    cluster.script(".vip", "run", body=f"echo $$ > {cluster.folder}/pid; exec sleep 1000")
+    cluster.script(".vip", "promote")
+    (cluster["a"].services / ".vip/service.yaml").write_text("env: {COLOUR: red}\n")
+    vip.rename(old)
+    (cluster["a"].services / ".vip").rename(vip)
+    pid = until("its program runs", lambda: program(cluster, "pid"))
+    assert b"COLOUR=red" in Path(f"/proc/{pid}/environ").read_bytes(), "as service.yaml is now"
+    cluster.wait_master()
+    assert actions(cluster, before) == ["promote"], "nothing else is left in its folder"
+    before = len(cluster.read_stamps())
+    vip.rename(cluster.folder / "program")
+    old.rename(vip)
+    until("it is promoted by its scripts", lambda: actions(cluster, before) == ["demote", "start", "promote"])
+    cluster.wait_master()
+    assert is_gone(pid) and node(cluster)["failcount"] == 0
+
+
+def test_what_becomes_a_program_in_maintenance_is_started_as_one_afterwards(cluster: RealCluster) -> None:
+    with cluster["a"].client() as client:
+        client.maintenance(True)
+        for script in ("start", "stop"):
+            (cluster["a"].services / "20-vip" / script).unlink()
+        cluster.script("20-vip", "run", body=f"echo $$ > {cluster.folder}/pid; exec sleep 1000")
+        before = len(cluster.read_stamps())
+        until("it is seen", lambda: "20-vip is changed" in cluster["a"].log.read_text())
+        assert actions(cluster, before) == [] and not program(cluster, "pid")
+        client.maintenance(False)
+    until("its program runs", lambda: program(cluster, "pid"))
+    cluster.wait_master()
+    assert actions(cluster, before) == ["demote", "promote"]
