@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Optional
 
@@ -55,6 +56,40 @@ class Home:
             return None
         log.get().warning(f"{self._path} is now {path}: its scripts are run there")
         return replace(definition, path=path)
+
+    def is_away(self) -> bool:
+        """Whether nothing is where it was: it may be deleted, or be replaced in this moment."""
+        return not os.path.lexists(self._path)
+
+    def is_deleted(self) -> bool:
+        """Whether it is gone for good: what is deleted comes back nowhere, and nothing else has taken its place."""
+        return self.is_away() and self._fd is not None and os.readlink(f"/proc/self/fd/{self._fd}").endswith(" (deleted)")
+
+
+class Awaited:
+    """Stands in the place of a script whose folder or file is away, until it is looked for once more. Times as a Script's."""
+
+    def __init__(self, due: float, on_due: Callable[[], None], on_end: Callable[[], None]) -> None:
+        self._due: Optional[float] = due
+        self._on_due, self._on_end = on_due, on_end
+
+    def deadline(self) -> Optional[float]:
+        """When `handle_timer` is due."""
+        return self._due
+
+    def handle_timer(self, now: float) -> None:
+        """It is looked for now."""
+        if self._due is not None and now >= self._due:
+            self._due = None
+            self._on_due()
+
+    def end(self) -> None:
+        """It is not wanted any more."""
+        if self._due is not None:
+            self._due = None
+            self._on_end()
+
+    kill = end
 
 
 def enter(directory: str, excused: bool) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Union
 
 from koi import log
 from koi.config import override
@@ -23,21 +23,17 @@ from koi.core.effects import ERROR, Become, EndScript, KillAll, Log, RunScript, 
 from koi.core.pipe import Announce, Freeze, Order, Redefine, Restart, Stop
 from koi.core.service import Service
 from koi.core.states import (
-    FAILED,
-    QUIET,
     RUN,
     SELF_FENCE,
     START,
     STATUS,
     STOP,
-    STOPPED,
     WATCH,
-    WATCHED,
-    environment,
     farewell,
 )
+from koi.proc.changing import Changing
 from koi.proc.child import Context
-from koi.proc.given import OWN_ENVIRONMENT, Home, directory, enter, settings
+from koi.proc.given import OWN_ENVIRONMENT, Awaited, Home, directory, enter, settings
 from koi.proc.reload import Reconfigured
 from koi.proc.takeover import Program, Takeover
 from koi.service import catalog, leftovers
@@ -59,7 +55,7 @@ def main(context: Context) -> None:
     Worker(context).run()
 
 
-class Worker(Takeover):
+class Worker(Changing, Takeover):
     """One service's process."""
 
     def __init__(self, context: Context) -> None:
@@ -70,7 +66,7 @@ class Worker(Takeover):
         self.home = Home(self.definition.path, self.settings)
         self.mark = self.home.marks[0]
         self.service = Service(self.settings)
-        self.script: Optional[Script] = None
+        self.script: Union[Script, Awaited, None] = None
         self.program: Optional[Program] = None
         self.watch: Optional[Script] = None
         self.fence: Optional[Script] = None
@@ -198,6 +194,14 @@ class Worker(Takeover):
             self._take_up(moved, self.changed)
         if effect.action == START and self.changed is not None:
             effect = self._start_changed(self.changed)
+        awaited = self._await(effect)
+        if awaited is None:
+            self._run_now(effect)
+        else:
+            self.script = awaited
+
+    def _run_now(self, effect: RunScript) -> None:
+        """Whatever is there."""
         if effect.action == SELF_FENCE:
             self._run_fence(effect)
         elif self.definition.is_run and effect.action == START:
@@ -216,11 +220,12 @@ class Worker(Takeover):
                                           "KOI_SERVICE_DIR": self.settings.folder}
         ended = partial(on_end, effect.action)
         try:
-            retired = self.service.asked is not None and self.service.asked.retired
-            enter("/" if name == SELF_FENCE else self.directory, retired or name == STATUS)
+            enter("/" if name == SELF_FENCE else self.directory, self._is_retired or name == STATUS or self.home.is_deleted())
             return Script(self.loop, command, environment, timeout, self._line(name), ended, self._closed)
         except FileNotFoundError:
-            if name == RUN:
+            if self.home.is_deleted():
+                log.get().warning(f"{name}: {self.definition.path} is deleted, so nothing can be run; it counts as done")
+            if name == RUN and not self.home.is_deleted():
                 self._not_run(effect.action, NotRun(NO_INTERPRETER, f"{command[0]} is not there"))
             else:
                 self._ended(effect.action, 0, 0.0, "")
@@ -293,61 +298,6 @@ class Worker(Takeover):
             exit, line, seconds = program.exit or 0, program.output.last, program.seconds
             self._post(lambda: self.service.program_ended(exit, line, *self._now(), RUN, seconds))
         self._work()
-
-    # --- watch, and a folder that changes -------------------------------------------------------
-
-    def _follow(self) -> None:
-        """`watch` runs beside a service that is started; a changed folder is taken up."""
-        service = self.service
-        wanted = self.definition.has_watch and service.begun and service.state in WATCHED and not service.failed
-        wanted = wanted and not service.restarting and not service.frozen and not self.leaving
-        if wanted and self.watch is None:
-            self._run_watch()
-        elif not wanted and self.watch is not None:
-            self.watch.end()
-        if self.changed is not None and service.action is None and service.state in (STOPPED, FAILED):
-            self._take_up(self.changed)
-        elif self.changed is not None and service.state in QUIET and not (service.restarting or service.frozen or service.failed):
-            why = f"{RUN} has {'appeared in' if self.changed.is_run else 'vanished from'} its folder"
-            self._post(lambda: service.restart(why, *self._now()))
-
-    def _run_watch(self) -> None:
-        """Begin it; when it cannot be run the service fails like one whose watch has ended."""
-        effect = RunScript(WATCH, environment(self.settings, WATCH, self.service.asked), 0.0)
-        command = self.definition.command(WATCH)
-        self.watch = self._start(effect, WATCH, command, None, self._watch_ended)
-
-    def _watch_ended(self, action: str, watch: Script) -> None:
-        self.watch = None
-        self._keep(watch.tail)
-        if not watch.told:
-            exit, line, seconds = watch.exit or 0, watch.output.last, watch.seconds
-            self._post(lambda: self.service.program_ended(exit, line, *self._now(), WATCH, seconds))
-        self._work()
-
-    def _redefine(self, definition: catalog.Definition) -> None:
-        """The folder has changed: at once, unless what stops the service would be another thing than what started it."""
-        if definition.is_run == self.definition.is_run:
-            self._take_up(definition)
-        else:
-            self.changed = definition
-            self._follow()
-
-    def _start_changed(self, definition: catalog.Definition) -> RunScript:
-        """It was stopped as what it was and is started as what it is now."""
-        self._take_up(definition)
-        return RunScript(START, environment(self.settings, START, self.service.asked), self.settings.timeout(START))
-
-    def _take_up(self, definition: catalog.Definition, changed: Optional[catalog.Definition] = None) -> None:
-        """`changed` is still to be taken up later."""
-        self.changed, self.definition = changed, definition
-        own = catalog.settings(definition, self.context.config.service, override)
-        self.context.definition = definition
-        self.settings = self.service.settings = settings(self.context, own)
-        self.directory = directory(self.context, own)
-        self.home.settle(definition.path, self.settings)
-        self.mark = self.home.marks[0]
-        self._post(lambda: self.service.resettle(*self._now()))
 
     def _kill_all(self, effect: KillAll) -> None:
         for script in (self.script, self.program, self.watch):

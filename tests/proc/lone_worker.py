@@ -32,7 +32,7 @@ class Lone:
         self.text = f"node: {{name: a, state_dir: {folder}/s, run_dir: {folder}/r{more.pop('node', '')}}}\n"
         self.text += "cluster: {password: 0123456789abcdefghijklmnop}\n"
         self.text += f"service: {{folder: {self.services}{more.pop('service', '')}}}\n"
-        self.text += f"time: {{failover: 3s, status_interval: {more.pop('status_interval', '1h')}}}\n"
+        self.text += f"time: {{failover: {more.pop('failover', '3s')}, status_interval: {more.pop('status_interval', '1h')}}}\n"
         self.cell = LeaseCell()
         self.link: Optional[Link] = None
         self.pid: Optional[int] = None

@@ -220,3 +220,20 @@ def test_what_becomes_a_program_in_maintenance_is_started_as_one_afterwards(clus
     until("its program runs", lambda: program(cluster, "pid"))
     cluster.wait_master()
     assert actions(cluster, before) == ["demote", "promote"]
+
+
+def test_a_service_is_deleted_and_another_node_promoted_at_once(tmp_path: Path) -> None:
+    """Found: what could not be run any more had failed, and both nodes were stuck until they looked at their folders."""
+    with RealCluster(tmp_path, nodes="abc", runners="ab", failover="3s", pace="1m") as pair:
+        for service in ("10-vip", "20-web"):
+            for action in ("start", "stop", "promote", "demote"):
+                pair.script(service, action)
+        pair.start()
+        old = pair.wait_whole()
+        new = "b" if old == "a" else "a"
+        for name in "ab":
+            shutil.rmtree(pair[name].services / "20-web")
+        with pair["c"].client() as client:
+            assert client.promote(new)["done"]
+            assert not client.failures()["failures"]
+        assert pair.status()["cluster"]["hold"] is None and pair.overlaps() == []

@@ -84,15 +84,6 @@ def test_a_script_that_cannot_be_run_is_a_failure(make_lone: MakeLone) -> None:
     assert lone.failures()[0].exit == 126 and "chmod +x" in lone.failures()[0].line
 
 
-def test_a_folder_that_is_gone_is_not_a_missing_script(make_lone: MakeLone) -> None:
-    lone = promoted(make_lone(*ALL))
-    shutil.rmtree(lone.service)
-    lone.order("stopped")
-    lone.until("Failed")
-    state = lone.last()
-    assert state is not None and state.stuck and "cannot be entered" in lone.log()
-
-
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_service_that_is_renamed_is_demoted_and_stopped_where_it_is(make_lone: MakeLone, kind: str) -> None:
     lone = make_lone(*ALL)
