@@ -115,6 +115,8 @@ class Commanded(Node):
             return self._stopped_by_hand(command)
         if self.state in ("Backup", "Master"):
             return NodeResult(command.id, True, f"{name} is {self.state}")
+        if self._waits_live:
+            return NodeResult(command.id, True, f"{name} is Live: {self._unfinished()}")
         if self.stopped and command.verb == "recover":
             what = f"failures of {name} are forgotten; it is stopped by hand, 'koi start {name}' starts it"
             return NodeResult(command.id, True, what)
@@ -135,6 +137,12 @@ class Commanded(Node):
         if self.failed and command.id in self.failed_anew:
             return NodeResult(command.id, False, f"{name} failed while it stopped ({self.last_failure}); see 'koi failures'")
         return NodeResult(command.id, True, f"{name} is stopped")
+
+    @property
+    def _waits_live(self) -> bool:
+        """Whether all is started that is to be, and it depends on others when the node will be a backup: 93, or `disabled`."""
+        started = all(reached(self.services.get(name), STARTED) for name in self.priorities if name not in self.disabled)
+        return self.state == "Live" and started and bool(self.live or self.disabled)
 
     @property
     def _has_given_up(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,29 @@ def test_start_of_a_node_that_has_given_up_is_refused_at_once() -> None:
             f"s{number}", False, "x has failed (service vip failed) and has given up; 'koi recover x' starts it")
     assert results(one.command(NodeCommand("r", "recover"), T0 + 2.0)) == [] and not one.failed
     assert [one.done for one in results(one.service(service("Started"), T0 + 2.1))] == [True]
+
+
+@pytest.mark.parametrize("verb", ["start", "recover"])
+@pytest.mark.parametrize(("how", "words"), [
+    ("live", "x is Live: vip says: running, but not ready to be promoted"), ("disabled", "x is Live: vip is disabled"),
+])
+def test_start_and_recover_do_not_wait_for_what_only_others_can_change(verb: str, how: str, words: str) -> None:
+    """Found: they waited for ever for a node whose status says 93, or that has a disabled service."""
+    one = runner(stopped=verb == "start")
+    one.hold_wait_until = T0
+    one.start(T0)
+    one.service(service("Stopped"), T0)
+    one.define("vip", 10, how == "disabled", T0)
+    if how == "disabled":
+        one.define("web", 20, False, T0)
+        one.service(replace(service("Stopped"), info=ServiceInfo("web", 20, "Stopped")), T0)
+    found = results(one.command(NodeCommand("1", verb), T0 + 1.0))
+    if how == "disabled":
+        assert found == []
+        found = results(one.service(replace(service("Started"), info=ServiceInfo("web", 20, "Started")), T0 + 2.0))
+    else:
+        found = results(one.service(replace(service("Started"), live=True), T0 + 2.0))
+    assert found == [NodeResult("1", True, words)]
 
 
 def test_only_what_is_not_refused_has_begun() -> None:
