@@ -14,11 +14,11 @@ from koi.core import arbiter, chronicle, commands, fencing, rivals
 from koi.core.arbiter import Decision, Seen, View
 from koi.core.commands import AlreadySo, Command
 from koi.core.desk import Desk
-from koi.core.effects import INFO, WARNING, Done
+from koi.core.effects import CRITICAL, INFO, WARNING, Done
 from koi.core.election import BLANK, Roles
 from koi.core.leadership import Leadership
 from koi.core.ledger import Acceptor, Record, same_master
-from koi.core.messages import Ledger, Report, State, Vouch
+from koi.core.messages import STUCK, Ledger, Report, State, Vouch
 from koi.core.seat import Random, Seat
 from koi.core.timing import Timing
 
@@ -291,7 +291,8 @@ class Elector:
     def _follow_decision(self, decision: Decision, lead: Leadership, now: float) -> None:
         self.wake = decision.wake
         if _gist(decision.nobody) != _gist(self.nobody) and decision.nobody:
-            self.desk.log(INFO, decision.nobody if lead.ledger.hold else f"nobody is master: {decision.nobody}")
+            level = CRITICAL if lead.ledger.hold == STUCK else INFO
+            self.desk.log(level, decision.nobody if lead.ledger.hold else f"nobody is master: {decision.nobody}")
         self.nobody = decision.nobody
         if decision.ledger is not None:
             self._propose(decision.ledger, lead, now)

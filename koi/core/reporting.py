@@ -66,8 +66,8 @@ class Reporter:
         return True
 
     def _warnings(self) -> tuple[str, ...]:
-        lasting = self.runner.settings.warning
-        return ((lasting,) if lasting else ()) + self.warnings
+        lasting = (self.runner.settings.warning, self.runner.folder_fault)
+        return tuple([text for text in lasting if text]) + self.warnings
 
     def reports(self, now: float) -> list[Any]:
         """The reports to send now, one for each elector, or none."""

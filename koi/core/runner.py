@@ -87,6 +87,8 @@ class Runner(Heir):
         self.went_down: set[str] = set()
         self.failed_anew: set[str] = set()
         self.watchdog_trouble = ""
+        self.folder_fault = ""
+        """What is to be mended in the folder of services, by the shell's word."""
 
     # --- events ---
 

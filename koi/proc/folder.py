@@ -1,7 +1,8 @@
 """The folder of services while koinode runs: what is new in it, what has changed, what has vanished.
 
 Rule: a folder that is being copied is not yet a service. What a scan finds counts once a second scan, SETTLE_S later, finds
-the same. What is faulty is told once and changes nothing: a service goes on with what was last seen of it.
+the same. What is faulty is told once for as long as it lasts, stands in `koi status`, and changes nothing: a service goes on
+with what was last seen of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from koi.service.catalog import Definition
 
 SETTLE_S = 1.0
 MAX_TOLD = 200
-"""Sentences that are remembered so as not to be told again."""
+"""Sentences of one scan; what is above that is not told."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class FolderWatch:
 
     def __init__(self, config: Config, definitions: tuple[Definition, ...], now: float) -> None:
         self.config = config
-        self.told: set[str] = set()
+        self.told: dict[str, str] = {}
+        """What the last scan found to tell, and its level."""
         self.known = {one.name: look for one in definitions if (look := self._look(one)) is not None}
+        self._log_all_but({})
         self.pending: dict[str, Look] = {}
         self.due = now + config.time.status_interval
 
@@ -52,9 +55,18 @@ class FolderWatch:
         """Another configuration: look at once."""
         self.config, self.due = config, now
 
+    @property
+    def fault(self) -> str:
+        """What is to be mended in the folder, in a sentence; empty when all is well."""
+        faults = [text for text, level in self.told.items() if level == "error"]
+        more = f" (and {len(faults) - 1} more, see the log)" if len(faults) > 1 else ""
+        return f"{faults[0]}{more}" if faults else ""
+
     def changes(self, now: float) -> dict[str, Optional[Definition]]:
         """Scan: name -> how the service is now, or None: it has vanished."""
+        before, self.told = self.told, {}
         seen = self._scan()
+        self._log_all_but(before)
         pending: dict[str, Look] = {}
         found: dict[str, Optional[Definition]] = {}
         for name in sorted({*self.known, *seen} if seen is not None else ()):
@@ -93,14 +105,18 @@ class FolderWatch:
             faults = list(definition.faults)
             changed_at = os.stat(definition.path).st_mtime_ns
         except ConfigError as error:
-            own, faults, changed_at = None, error.faults, 0
+            own, faults, changed_at = None, [*definition.faults, *error.faults], 0
         except OSError as error:
             own, faults, changed_at = None, [f"{definition.path}: {error.strerror}"], 0
         for fault in faults:
             self._tell(f"{fault}; until that is mended {definition.name} goes on with what was last seen of it")
         return None if faults else Look(definition, own, changed_at)
 
+    def _log_all_but(self, known: dict[str, str]) -> None:
+        for text, level in self.told.items():
+            if text not in known:
+                log.write(level, text)
+
     def _tell(self, text: str, level: str = "error") -> None:
-        if text not in self.told:
-            self.told = {*self.told, text} if len(self.told) < MAX_TOLD else {text}
-            log.write(level, text)
+        if len(self.told) < MAX_TOLD:
+            self.told[text] = level

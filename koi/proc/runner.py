@@ -189,6 +189,7 @@ class RunnerProcess:
                 log.get().info(f"{definition.path} is {'changed' if name in self.machine.services else 'new'}")
                 self.context.send("root", Redefine(definition))
                 self.carry_out(self.machine.define(name, definition.priority, definition.disabled, now))
+        self.machine.folder_fault = self.folder.fault
 
     def command(self, command: NodeCommand) -> None:
         """start, stop or recover of this node."""

@@ -62,6 +62,7 @@ def test_nobody_is_promoted_beside_a_stuck_master_also_after_all_electors_restar
             assert status["hold"] == "stuck" and f"{master} may still be active" in status["nobody"]
             assert any(f"hold: stuck: {master} may still be active" in text for text in status["warnings"])
             assert any("may still be active" in entry["reason"] for entry in client.why())
+        assert any(f"elector CRITICAL: {master} may still be active" in node.log.read_text() for node in cluster.nodes.values())
         cluster[master].kill_all()
         for name in others:
             cluster[name].kill_all()

@@ -133,6 +133,21 @@ def test_an_ignored_name_is_warned_of_once(cluster: RealCluster) -> None:
     assert cluster["a"].log.read_text().count("vip.bak is ignored") == 1
 
 
+def test_a_fault_of_the_folder_stands_in_the_status_until_it_is_mended(cluster: RealCluster) -> None:
+    """Found: the status said that all was well, and the next start of koinode was refused."""
+    settings = cluster["a"].services / "20-vip/service.yaml"
+    settings.write_text("colour: red\n")
+    warning = f"a: {settings}:1: colour: no such key"
+
+    def told() -> bool:
+        return any(text.startswith(warning) for text in cluster.status()["cluster"]["warnings"])
+
+    until("it is told", told)
+    settings.unlink()
+    until("it is told no more", lambda: not told())
+    assert cluster.master() == "a"
+
+
 def test_the_end_of_watch_is_a_failure_at_once(cluster: RealCluster) -> None:
     cluster.script("web", "watch", body=f"echo $$ > {cluster.folder}/watch; exec sleep 1000")
     watch = until("watch runs", lambda: program(cluster, "watch"))

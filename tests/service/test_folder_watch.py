@@ -58,25 +58,33 @@ def test_it_is_looked_at_on_reconfigure(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("fault", ["mode", "yaml", "name"])
-def test_what_is_faulty_is_told_once_and_changes_nothing(watched: Watched, fault: str) -> None:
-    if fault == "mode":
-        (watched.folder / "10-vip/status").write_text("#!/bin/sh\n")
-    elif fault == "yaml":
-        (watched.folder / "10-vip/service.yaml").write_text("no such key: 1\n")
-    else:
-        (watched.folder / "20-vip").mkdir()
-    told = [watched.watch.told]
-    for _ in range(4):
+def test_what_is_faulty_is_told_once_and_changes_nothing(watched: Watched, fault: str, capfd: pytest.CaptureFixture[str]) -> None:
+    place = {"mode": "10-vip/status", "yaml": "10-vip/service.yaml", "name": "20-vip"}[fault]
+    word = {"mode": "chmod +x", "yaml": "colour: no such key", "name": "there is a service vip already"}[fault]
+    for _ in range(2):  # it is told again when it comes again
+        assert watched.watch.fault == ""
+        if fault == "name":
+            (watched.folder / place).mkdir()
+        else:
+            (watched.folder / place).write_text("colour: red\n")
+        for _ in range(4):
+            assert watched.look() == {} and word in watched.watch.fault
+        assert capfd.readouterr().err.count(word) == 1
+        (watched.folder / place).rmdir() if fault == "name" else (watched.folder / place).unlink()
         assert watched.look() == {}
-        told.append(watched.watch.told)
-    assert [len(texts) for texts in told] == [0, 1, 1, 1, 1]
-    word = {"mode": "chmod +x", "yaml": "no such key", "name": "there is a service vip already"}[fault]
-    assert word in next(iter(told[-1]))
+
+
+def test_more_than_one_fault_and_what_is_ignored(watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:
+    (watched.folder / "10-vip/service.yaml").write_text("no such key: 1\n")
+    (watched.folder / "10-vip/status").write_text("#!/bin/sh\n")
+    (watched.folder / "vip.bak").mkdir()
+    assert watched.look() == {} and watched.watch.fault.endswith(" (and 1 more, see the log)")
+    assert watched.look() == {} and capfd.readouterr().err.count("vip.bak is ignored: its name has a period") == 1
 
 
 def test_a_folder_that_cannot_be_read_lets_the_services_go_on(watched: Watched) -> None:
     away = watched.folder.with_name("away")
     os.rename(watched.folder, away)
-    assert (watched.look(), watched.look()) == ({}, {}) and "the services go on as they are" in next(iter(watched.watch.told))
+    assert (watched.look(), watched.look()) == ({}, {}) and "the services go on as they are" in watched.watch.fault
     os.rename(away, watched.folder)
     assert (watched.look(), watched.look()) == ({}, {})
