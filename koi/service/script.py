@@ -10,6 +10,7 @@ worker dies, and the next worker finds the pipe by it (leftovers.py).
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Callable, Mapping, Optional
@@ -21,10 +22,17 @@ KILL_DELAY_S = 1.0
 READ_BYTES = 65536
 MAX_LAST_READS = 16
 """Reads after the exit: what a script printed in the end, but not for ever what its children print."""
+MAX_FIRST_LINE = 256
+"""Bytes; the kernel reads no more of it."""
 NOT_EXECUTABLE, NO_INTERPRETER = 126, 127
 """Exit codes of a script that could not be run, as a shell has them."""
 MAYBE_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 """Signals that Python, a shell that starts koinode in the background, or nohup has ignored; scripts have them as usual."""
+
+HINTS = {
+    errno.ENOEXEC: "; its first line must name its interpreter, such as #!/bin/sh",
+    errno.ETXTBSY: "; it is just being written: write it under another name and rename it",
+}
 
 OnEnd = Callable[["Script"], None]
 
@@ -172,16 +180,27 @@ def spawn(command: list[str], environment: Mapping[str, str], output: int) -> in
     except FileNotFoundError:
         if not os.path.lexists(command[0]):
             raise
-        what = "the interpreter named in its first line" if os.path.exists(command[0]) else "what it is a link to"
+        is_file = os.path.exists(command[0])
+        what = f"the interpreter named in its first line, {_interpreter(command[0])}," if is_file else "what it is a link to"
         raise NotRun(NO_INTERPRETER, f"{command[0]}: {what} is not there") from None
     except PermissionError:
         raise NotRun(NOT_EXECUTABLE, f"{command[0]} is not executable; chmod +x {command[0]}") from None
     except OSError as error:
-        hint = "; its first line must name its interpreter, such as #!/bin/sh" if error.errno == 8 else ""
+        hint = HINTS.get(error.errno or 0, "")
         raise NotRun(NOT_EXECUTABLE, f"{command[0]} cannot be run: {error.strerror}{hint}") from None
     finally:
         if both != output:
             os.close(both)
+
+
+def _interpreter(path: str) -> str:
+    """What stands behind #! in the first line, as it stands there: a carriage return is told by that."""
+    try:
+        with open(path, "rb") as file:
+            words = file.readline(MAX_FIRST_LINE).rstrip(b"\n")[2:].split(b" ")
+    except OSError:
+        return "?"
+    return repr(next(filter(None, words), b"").decode("utf-8", "replace"))
 
 
 def _both_ways(pipe: int) -> int:

@@ -93,6 +93,18 @@ def test_a_unit_of_systemd(share: Path, tmp_path: Path, says: str, promoted: str
         "is-active db.service", "start db.service", "stop db.service", "stop db.service"]
 
 
+@pytest.mark.parametrize(("says", "exit"), [
+    ("inactive", 0), ("unknown", 0), ("active", 1), ("deactivating", 1), ("failed", 1), ("", 1),
+])
+@pytest.mark.parametrize("action", ["demote", "stop"])
+def test_a_unit_that_systemd_does_not_know_is_not_active(share: Path, tmp_path: Path, action: str, says: str, exit: int) -> None:
+    """Found: a misspelt UNIT made the first node that was promoted stuck, and with it the cluster."""
+    tool = tmp_path / "systemctl"
+    tool.write_text(f'#!/bin/sh\n[ "$1" = is-active ] && echo {says}\nexit 5\n')
+    tool.chmod(0o755)
+    assert run(share / "samples/30-unit" / action, PATH=f"{tmp_path}:{os.environ['PATH']}", UNIT="db.service") == exit
+
+
 ORIGINAL = """#!/bin/bash
 # A service of the first Koi: one file, a case statement, and the helper with the exit codes.
 . {helper}

@@ -102,7 +102,8 @@ def test_a_missing_script(runner: Runner, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("first", "mode", "exit", "word"), [
     ("#!/bin/sh", 0o644, 126, "chmod"), ("#!/no/such/interpreter", 0o755, 127, "interpreter"),
-    ("echo x", 0o755, 126, "first line"),
+    ("#! /bin/sh\r", 0o755, 127, r"'/bin/sh\\r', is not there"), ("echo x", 0o755, 126, "first line"),
+    ("", 0o755, 126, "first line"),
 ])
 def test_what_cannot_be_run(runner: Runner, tmp_path: Path, first: str, mode: int, exit: int, word: str) -> None:
     (tmp_path / "bad").write_text(first + "\n")
@@ -111,6 +112,13 @@ def test_what_cannot_be_run(runner: Runner, tmp_path: Path, first: str, mode: in
     with pytest.raises(NotRun, match=word) as caught:
         runner.start_path(str(tmp_path / "bad"))
     assert caught.value.exit == exit and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_just_being_written(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "busy").write_bytes(Path("/bin/true").read_bytes())
+    (tmp_path / "busy").chmod(0o755)
+    with open(tmp_path / "busy", "r+b"), pytest.raises(NotRun, match="it is just being written: write it under another name"):
+        runner.start_path(str(tmp_path / "busy"))
 
 
 def test_a_child_that_keeps_the_pipe_does_not_delay_the_end(runner: Runner, tmp_path: Path) -> None:
