@@ -55,6 +55,8 @@ def _state_facts(node: JSON) -> list[tuple[str, str | Cell]]:
         facts.append(("stuck", Cell("demote and stop failed; it may still be active", "bad")))
     if node["recovers_in"] is not None:
         facts.append(("recovers in", age(node["recovers_in"])))
+    elif node["failed"]:
+        facts.append(("recovers", Cell(f"not by itself any more; mend it, then 'koi recover {printable(node['name'])}'", "bad")))
     return facts
 
 

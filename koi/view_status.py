@@ -157,7 +157,9 @@ def _because(text: Optional[str]) -> str:
 
 
 def _recovery(node: JSON) -> str:
-    return "" if node["recovers_in"] is None else f", recovers in {age(node['recovers_in'])}"
+    if node["recovers_in"] is None:
+        return f", does not recover by itself any more: mend it, then 'koi recover {printable(node['name'])}'"
+    return f", recovers in {age(node['recovers_in'])}"
 
 
 def _ended(text: str) -> str:

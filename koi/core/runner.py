@@ -199,6 +199,10 @@ class Runner(Heir):
     def _fail_node(self, service: str, now: float) -> None:
         self.failed, self.failed_at = service, now
         self.recover_delay, self.recover_at = self.recovery.failed(now), None
+        if self.recover_delay is None:
+            name, most = self.settings.name, self.recovery.auto_recover
+            why = f"it failed more than {most} times in a row (service.auto_recover); 'koi recover {name}' starts it"
+            self.out.append(Log(effects.ERROR, f"{name} does not recover by itself any more: {why}"))
         self.recovering.clear()
         self.failed_anew.update(command.id for command in self.commands)
         if self.recovery.flapping(now):

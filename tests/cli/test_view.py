@@ -101,6 +101,8 @@ def test_whatever_is_amiss_forbids_all_well(cluster: dict[str, object], words: s
 
 @pytest.mark.parametrize(("member", "words"), [
     (failed_node("a"), "a failed (vip: start exited 1), recovers in 12 s"),
+    ({**failed_node("a"), "recovers_in": None},
+     "a failed (vip: start exited 1), does not recover by itself any more: mend it, then 'koi recover a'"),
     (node("a", "Disconnected", seen=20.0), "a is not heard for 20 s"),
     (node("a", "Backup", seen=None), "a is not heard"),
     (node("a", "Stopped", stopped=True), "a is stopped by hand"),

@@ -68,7 +68,7 @@ def test_a_node_that_does_not_recover_by_itself_waits_for_an_administrator(tmp_p
         end_program(cluster)
         nobody = until("the reason", lambda: cluster.status()["cluster"]["nobody"])
         assert "does not recover by itself: use 'koi recover'" in str(nobody) and "run was killed by signal 9" in str(nobody)
-        assert node(cluster)["state"] == "Failed"
+        assert node(cluster)["state"] == "Failed" and "a does not recover by itself any more" in cluster["a"].log.read_text()
         with cluster["a"].client() as client:
             client.recover("a")
         cluster.wait_master()
