@@ -89,6 +89,14 @@ class Node:
         """Whether nobody else may be promoted because of it (service.stuck: hold)."""
         return self.is_stuck and self.settings.stuck == HOLD
 
+    def stuck_beside_others(self) -> str:
+        """What there is to tell of a stuck node beside which another may be promoted (service.stuck: takeover); else empty."""
+        if not self.is_stuck or self.blocks_others():
+            return ""
+        names = ", ".join(name for name, state in self.services.items() if state.stuck and state.promoted)
+        what = "may still be active, for demote and stop failed, and service.stuck is takeover, so another node may be master too"
+        return f"{names} {what}; stop it by hand, then 'koi recover {self.settings.name}'"
+
     def _unfinished(self) -> str:
         """What keeps the node from being a backup, in words."""
         if self.live:

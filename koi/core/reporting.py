@@ -66,7 +66,7 @@ class Reporter:
         return True
 
     def _warnings(self) -> tuple[str, ...]:
-        lasting = (self.runner.settings.warning, self.runner.folder_fault)
+        lasting = (self.runner.settings.warning, self.runner.folder_fault, self.runner.stuck_beside_others())
         return tuple([text for text in lasting if text]) + self.warnings
 
     def reports(self, now: float) -> list[Any]:

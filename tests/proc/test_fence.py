@@ -128,6 +128,8 @@ def test_with_takeover_the_lease_alone_decides(tmp_path: Path) -> None:
         cluster.script("10-vip", "status", body="exit 1", nodes=master)
         assert cluster.wait_master(other_than=master) != master
         assert cluster.status()["cluster"]["hold"] is None
+        warning = f"{master}: vip may still be active, for demote and stop failed, and service.stuck is takeover"
+        until("it is told", lambda: [text for text in cluster.status()["cluster"]["warnings"] if text.startswith(warning)])
 
 
 def test_the_fence_command_is_removed_while_it_fails(tmp_path: Path) -> None:
