@@ -95,9 +95,16 @@ class FolderWatch:
             return None
         for fault in found.faults:
             self._tell(fault)
+        looks = {one.name: self._look(one) for one in found.definitions}
         for name, why in found.ignored:
-            self._tell(f"{os.path.join(found.folder, name)} is ignored: {why}", "warning")
-        return {one.name: self._look(one) for one in found.definitions}
+            path, service = os.path.join(found.folder, name), catalog.split(name)[0]
+            known = self.known.get(service, NOTHING).definition
+            if known is not None and known.path == path:
+                looks.setdefault(service, None)
+                self._tell(f"{path}: {why}; {self._goes_on(service)}")
+            else:
+                self._tell(f"{path} is ignored: {why}", "warning")
+        return looks
 
     def _look(self, definition: Definition) -> Optional[Look]:
         try:
@@ -109,8 +116,11 @@ class FolderWatch:
         except OSError as error:
             own, faults, changed_at = None, [f"{definition.path}: {error.strerror}"], 0
         for fault in faults:
-            self._tell(f"{fault}; until that is mended {definition.name} goes on with what was last seen of it")
+            self._tell(f"{fault}; {self._goes_on(definition.name)}")
         return None if faults else Look(definition, own, changed_at)
+
+    def _goes_on(self, service: str) -> str:
+        return f"until that is mended {service} goes on with what was last seen of it"
 
     def _log_all_but(self, known: dict[str, str]) -> None:
         for text, level in self.told.items():

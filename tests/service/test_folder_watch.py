@@ -74,6 +74,21 @@ def test_what_is_faulty_is_told_once_and_changes_nothing(watched: Watched, fault
         assert watched.look() == {}
 
 
+def test_a_single_file_that_cannot_be_executed_any_more_has_not_vanished(watched: Watched) -> None:
+    """Found: it was to be demoted and stopped by what could not be run: stuck."""
+    file = watched.folder / "20-web"
+    file.write_text("#!/bin/sh\n")
+    file.chmod(0o644)
+    assert (watched.look(), watched.look(), watched.watch.fault) == ({}, {}, "")
+    file.chmod(0o755)
+    assert (watched.look(), watched.look()) == ({}, {"web": True})
+    file.chmod(0o644)
+    assert (watched.look(), watched.look()) == ({}, {}) and "chmod +x" in watched.watch.fault
+    assert watched.watch.fault.endswith("until that is mended web goes on with what was last seen of it")
+    file.unlink()
+    assert (watched.look(), watched.look()) == ({}, {"web": False})
+
+
 def test_more_than_one_fault_and_what_is_ignored(watched: Watched, capfd: pytest.CaptureFixture[str]) -> None:
     (watched.folder / "10-vip/service.yaml").write_text("no such key: 1\n")
     (watched.folder / "10-vip/status").write_text("#!/bin/sh\n")
