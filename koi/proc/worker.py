@@ -223,7 +223,7 @@ class Worker(Changing, Takeover):
             enter("/" if name == SELF_FENCE else self.directory, self._is_retired or name == STATUS or self.home.is_deleted())
             return Script(self.loop, command, environment, timeout, self._line(name), ended, self._closed)
         except FileNotFoundError:
-            if self.home.is_deleted():
+            if self.home.is_deleted() and name != STATUS:
                 log.get().warning(f"{name}: {self.definition.path} is deleted, so nothing can be run; it counts as done")
             if name == RUN and not self.home.is_deleted():
                 self._not_run(effect.action, NotRun(NO_INTERPRETER, f"{command[0]} is not there"))
@@ -236,7 +236,8 @@ class Worker(Changing, Takeover):
     def _not_run(self, action: str, error: NotRun) -> None:
         """It could not be executed: a failure, but for `status`, which then has said nothing."""
         service, line = self.service, str(error)
-        self._post(lambda: [Log(ERROR, f"{action}: {error}")])
+        if action != STATUS or not service.blind:
+            self._post(lambda: [Log(ERROR, f"{action}: {error}")])
         if action == STATUS:
             self._post(lambda: service.unasked(error.exit, line, *self._now()))
         elif action == WATCH:
