@@ -27,7 +27,7 @@ def prepare_folder(path: str, what: str) -> None:
     except OSError as error:
         raise KoiError(f"{what} {path} cannot be made: {error.strerror}; make it, or set another one in koi.conf") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise KoiError(f"{what} {path} cannot be written by this user; mend its owner or mode, or set another one in koi.conf")
+        raise KoiError(f"{what} {path} cannot be written; mend its owner, mode or file system, or set another one in koi.conf")
 
 
 def electors_fault(path: str, record: Optional[Record], electors: Sequence[str]) -> str:
