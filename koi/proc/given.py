@@ -39,8 +39,16 @@ class Home:
         present = leftovers.Mark(os.path.dirname(path), settings.name, settings.node, settings.cluster_id)
         self.marks = (present, *(one for one in self.marks if one != present))[:MAX_MARKS]
         self._path = path
+        self._open()
+
+    def refresh(self) -> None:
+        """What stands there now is held: after it was copied anew that is another than the one before."""
+        if os.path.lexists(self._path) and (self._fd is None or os.readlink(f"/proc/self/fd/{self._fd}") != self._path):
+            self._open()
+
+    def _open(self) -> None:
         try:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            fd = os.open(self._path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
             return  # renamed just now, maybe: what is held open still leads to it
         if self._fd is not None:
@@ -49,6 +57,7 @@ class Home:
 
     def moved(self, definition: catalog.Definition) -> Optional[catalog.Definition]:
         """The service where it is now; None when it is where it was, or gone."""
+        self.refresh()
         if self._fd is None or os.path.lexists(self._path):
             return None
         path = os.readlink(f"/proc/self/fd/{self._fd}")

@@ -161,6 +161,8 @@ class Worker(Changing, Takeover):
             self.loop.stop()
 
     def _deadline(self) -> Optional[float]:
+        """When it wakes next; it also looks whether its folder is still the same, as often as it wakes."""
+        self.home.refresh()
         times = [one.deadline() for one in (self.script, self.program, self.watch, self.fence) if one is not None]
         times += [self.service.deadline(*self._now()), self.ending.deadline if self.ending else None, self.decides_at]
         return min((at for at in times if at is not None), default=None)

@@ -141,6 +141,11 @@ class Lone:
         """The actions that were run, in order."""
         return [line.split()[0] for line in self.noted()]
 
+    def wakeups(self) -> int:
+        """How often the worker has waited for something so far."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
     def close(self) -> None:
         """End all that is left."""
         if self.pid is not None:

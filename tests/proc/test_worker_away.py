@@ -13,7 +13,7 @@ from koi.proc import changing
 from koi.proc.loop import now
 from tests.proc.conftest import MakeLone
 from tests.proc.lone_worker import Lone, ends, promoted
-from tests.proc.waiting import is_gone, pid_in, until
+from tests.proc.waiting import is_gone, pid_in, state, until
 
 ALL = ("start", "stop", "promote", "demote", "status", "failed")
 LONG = "10m"
@@ -51,14 +51,35 @@ def test_what_is_copied_anew_is_demoted_and_stopped_by_what_comes(
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_was_copied_anew_and_then_renamed_is_demoted_and_stopped_where_it_is(make_lone: MakeLone, kind: str) -> None:
+    """Found: what had been there before was held open, so the new one was lost with its name, and its demote never run."""
+    lone = with_kind(make_lone("start", "promote", "demote", "stop"), kind)
+    lone.fork()
+    lone.lease(5.0)  # a promoted worker wakes at its end, status or not
+    lone.order("promoted")
+    lone.until("Promoted")
+    lone.lease(1000)
+    until(lambda: "-> Promoted" in lone.log() and lone.pid is not None and state(lone.pid) == "S", what="it waits")
+    new, woken = lone.folder / "new", lone.wakeups()
+    (shutil.copytree if kind == "folder" else shutil.copy2)(lone.service, new)
+    remove(lone.service)
+    new.rename(lone.service)
+    until(lambda: lone.wakeups() > woken, what="the end of the first lease")
+    lone.service.rename(lone.services / ".db")
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert [action for action in lone.actions() if action != "status"] == ["start", "promote", "demote", "stop"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
 def test_what_was_deleted_counts_as_demoted_and_stopped(make_lone: MakeLone, kind: str) -> None:
     """Found: demote and stop had failed, so the node was stuck, until the folder was looked at: nobody could be promoted."""
     lone = promoted(with_kind(make_lone(*ALL), kind))
     before = lone.actions()
     remove(lone.service)
     lone.order("stopped")
-    state = lone.until("Stopped")
-    assert not state.promoted and lone.actions() == before and not lone.failures()
+    last = lone.until("Stopped")
+    assert not last.promoted and lone.actions() == before and not lone.failures()
     assert f"demote: {lone.service} is deleted, so nothing can be run; it counts as done" in lone.log()
 
 

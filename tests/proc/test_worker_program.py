@@ -148,12 +148,6 @@ def test_the_children_of_a_program_live_through_maintenance_and_another_worker(m
     assert is_gone(main) and all(map(is_gone, pids))
 
 
-def wakeups(lone: Lone) -> int:
-    """How often its worker has waited for something so far."""
-    lines = Path(f"/proc/{lone.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
-
-
 # --- what cannot be run ---------------------------------------------------------------------------
 
 
@@ -181,8 +175,8 @@ def test_a_status_that_cannot_be_run_says_nothing_of_the_service(make_lone: Make
     for times in (1, 2):
         (lone.service / "status").chmod(0o644)
         until(lambda times=times: len(lone.failures()) == times)  # type: ignore[misc]
-        woken = wakeups(lone)
-        until(lambda woken=woken: wakeups(lone) > woken + 3, what="more rounds of status")  # type: ignore[misc]
+        woken = lone.wakeups()
+        until(lambda woken=woken: lone.wakeups() > woken + 3, what="more rounds of status")  # type: ignore[misc]
         assert lone.log().count("is not executable; chmod +x") == times
         assert lone.until("Promoted").promoted and len(lone.failures()) == times
         failure = lone.failures()[-1]
