@@ -189,7 +189,7 @@ def _master_clause(status: JSON) -> str:
     if node is None or not heard(node):
         return f"{name} is named master (epoch {epoch}) but not heard"
     if node["state"] != "Master":
-        becoming = node["state"] == "Backup" and not cluster.get("yielding")
+        becoming = node["state"] == "Backup" and not cluster.get("yielding") and not node["why"]
         words = f"is becoming master (epoch {epoch}), still" if becoming else f"is named master (epoch {epoch}), but is"
         return f"{name} {words} {printable(node['state'])}{_because(_not_promoted(node))}"
     since = cluster.get("master_since")

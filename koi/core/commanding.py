@@ -155,6 +155,8 @@ class Commanded(Node):
         if self.failed:
             what = f"{service} of {name} was not restarted: {self.last_failure}; see 'koi failures'"
             return NodeResult(command.id, False, what)
+        if service not in self.priorities:
+            return NodeResult(command.id, False, f"{service} of {name} was not restarted: its folder has vanished")
         level = PROMOTED if self.holding is not None and not self.letting_go else STARTED
         state = self.services.get(service)
         if command.id not in self.went_down or state is None or not reached(state, level):

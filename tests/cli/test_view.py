@@ -131,6 +131,11 @@ def test_nobody_could_take_over() -> None:
     assert headline(status(node("b", "Master"))).endswith("; all well.")
 
 
+def test_a_master_that_stops_is_not_becoming_one() -> None:
+    stops = node("b", "Backup", why="koinode stops", services=[service("vip", 10, "Promoted"), service("db", 20, "Demoting")])
+    assert headline(status(stops)).startswith("b is named master (epoch 7), but is Backup (db Demoting);")
+
+
 def test_a_master_that_is_not_one_yet() -> None:
     becoming = node("b", "Backup", services=[service("vip", 10, "Promoted"), service("db", 20, "Promoting")])
     words = "b is becoming master (epoch 7), still Backup (db Promoting);"

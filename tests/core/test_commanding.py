@@ -80,6 +80,16 @@ def test_start_and_recover_do_not_wait_for_what_only_others_can_change(verb: str
     assert found == [NodeResult("1", True, words)]
 
 
+def test_a_restart_of_what_vanishes_meanwhile_is_answered() -> None:
+    """Found: it waited for ever, and kept one of the sixteen places."""
+    one = runner()
+    one.hold_wait_until = T0
+    one.start(T0)
+    one.service(service("Started"), T0)
+    assert results(one.command(NodeCommand("1", "restart", service="vip"), T0 + 1.0)) == []
+    assert results(one.retire("vip", T0 + 2.0)) == [NodeResult("1", False, "vip of x was not restarted: its folder has vanished")]
+
+
 def test_only_what_is_not_refused_has_begun() -> None:
     """Found: `why` told of refused commands as if they had been carried out, and --no-wait said that they had begun."""
     one = runner()
