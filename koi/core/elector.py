@@ -96,13 +96,13 @@ class Elector:
         """A runner's report: it is answered, whatever it says (rules 5.2 to 5.5)."""
         if not self._is_new(report):
             return []
-        was = self.acceptor.record.version
+        was, known = self.acceptor.record.version, self.reports.get(report.name)
+        report = rivals.following(known, report)
         self._see_epochs(report)
         self.acceptor.heard(report, now)
         if self.roles.role != BLANK:
             self.acceptor.heard_renounce(report)
             self._settle(now)
-        known = self.reports.get(report.name)
         if known is not None and self._refuses(known, report, origin, now):
             self.desk.say_now(origin, replace(self._state(report, nudge=False), digest=""))  # its list is not kept
             return self._finish(was, now)

@@ -13,6 +13,8 @@ Version = tuple[int, int]
 
 MAINTENANCE, ENDING, STUCK = "maintenance", "ending", "stuck"
 HOLDS = (MAINTENANCE, ENDING, STUCK)
+ENDS = "koinode stops"
+"""Why a runner is not ready whose koinode is ending in order: with state Stopped, the last word of its boot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class Reporter:
         r = self.runner
         return (
             r.holding, r.told_renounced, not why, r.state, r.mode, bool(r.failed), r.blocks_others(), r.stopped, r.acknowledged,
-            r.maintenance,
+            r.maintenance, r.stopping,
         )
 
     def _details(self, why: str, hears: int, digest: str) -> tuple[Any, ...]:

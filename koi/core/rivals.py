@@ -1,7 +1,8 @@
 """Two nodes of one name: which of the two is believed, and the words that name both.
 
 Rule kept (docs/protocol.md rule 5.5): a second living boot of a name, not descended from the first, is refused while the first
-still reports, unless it is the older one; the one that holds the present epoch is never displaced.
+still reports, unless it is the older one; the one that holds the present epoch is never displaced. One that has said its last
+word, as koinode ended in order, is followed at once, and what it gave up stays given up.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Hashable, Optional
 
 from koi.core.arbiter import Seen
-from koi.core.messages import Report
+from koi.core.messages import ENDS, Report
 from koi.core.timing import Timing
 
 
@@ -30,9 +31,24 @@ def strangers(known: Seen, report: Report) -> bool:
     return known.report.boot not in (report.boot, *report.lineage)
 
 
+def has_ended(report: Report) -> bool:
+    """Whether it is the last word of a boot that ended in order: nothing is held, and every service is stopped."""
+    return (report.state, report.why, report.holding, report.stuck) == ("Stopped", ENDS, None, False)
+
+
+def following(known: Optional[Seen], report: Report) -> Report:
+    """The report with what the boot before it gave up, if that has ended in order: no epoch is begun twice (rule 6.3)."""
+    if known is None or known.report.renounced is None:
+        return report
+    if report.boot != known.report.boot and not (strangers(known, report) and has_ended(known.report)):
+        return report
+    return replace(report, renounced=max(known.report.renounced, report.renounced or 0))
+
+
 def refused(known: Seen, report: Report, epoch: int, timing: Timing, now: float) -> bool:
     """Whether the known boot stays and the report of another one is not believed."""
-    if not strangers(known, report) or now > known.at + timing.lease + 3 * timing.heartbeat:
+    gone = now > known.at + timing.lease + 3 * timing.heartbeat or has_ended(known.report)
+    if gone or not strangers(known, report):
         return False
     if epoch in (known.report.holding, report.holding):
         return known.report.holding == epoch

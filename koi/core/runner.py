@@ -14,7 +14,7 @@ from koi.core import effects
 from koi.core.effects import Log, SetLease, Tell
 from koi.core.heir import Heir
 from koi.core.lease import UNLIMITED, Lease
-from koi.core.messages import State, Version, Vouch
+from koi.core.messages import ENDS, State, Version, Vouch
 from koi.core.ordering import STARTED
 from koi.core.pipe import Failure, Held, Heritage, NodeCommand, ServiceState, Stopped
 from koi.core.recovery import Recovery
@@ -244,7 +244,7 @@ class Runner(Heir):
     def _reason_to_let_go(self, epoch: int, now: float) -> str:
         offer = self.lease.offered(now)
         if self.stopping and not self.detaching:
-            return "koinode stops"
+            return ENDS
         if self.lease.stuck(epoch) or (self.is_stuck and self.maintenance is False):  # the hold ends only so (rule 9.1)
             return "demote and stop failed"
         if self.unlimited or (self.maintenance is not False and self.awaits_lease):
@@ -345,7 +345,7 @@ class Runner(Heir):
     def why_not_ready(self, now: float) -> str:
         """Why this node cannot be made master, in words; empty when it can (rule 5.1)."""
         if self.stopping:
-            return "koinode stops"
+            return ENDS
         if self.stopped:
             return f"stopped by hand; 'koi start {self.settings.name}' starts it"
         if self.failed:
