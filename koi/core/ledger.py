@@ -136,6 +136,14 @@ class Acceptor:
             return None
         return max(self.guards.values())
 
+    def stands_aside(self, now: float) -> Optional[float]:
+        """For how many seconds more an elector that has just started stands for nobody, as it cannot know for whom it vouched
+        (rule 5.5); None when it does not stand aside. Infinite under a hold."""
+        if self.pending is None or BLIND not in self.guards or not self.guard_up(now):
+            return None
+        ends = self.guard_ends()
+        return float("inf") if ends is None else ends - now
+
     def free(self, now: float) -> Optional[int]:
         """The epoch for which this elector's guard is down (rule 4.4)."""
         if self.accepted_at is not None and now < self.accepted_at + self.timing.lease:

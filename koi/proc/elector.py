@@ -56,6 +56,15 @@ def witness_of(config: Config) -> Witness | None:
     return None if config.node.runner else Witness(__version__, config.node.mode, config.node.preference)
 
 
+def standing_aside(seconds: float | None) -> tuple[str, ...]:
+    """What there is to warn of while an elector that has just started counts for nothing, for so many seconds more."""
+    if seconds is None:
+        return ()
+    how_long = "while the hold lasts" if seconds == float("inf") else f"for {seconds:.1f} s more"
+    why = "it may have stood for another one before it started"
+    return (f"stands for no master {how_long}, because {why}; until then one elector less can be lost",)
+
+
 def turn(effect: Any) -> int:
     """A new master begins on vouches alone, electors write what they are sent, people can wait. Whatever must not be sent before
     a write is not among the effects until that is done."""
@@ -153,8 +162,8 @@ class ElectorProcess:
         return min(self.machine.deadline(), self.control.deadline(), self.electors.deadline(), self.fence.deadline())
 
     def warnings(self, now: float) -> tuple[str, ...]:
-        """What this process has to warn of about its machine, to stand after "elector NAME"."""
-        return (*self.troubles.texts(now), *self.electors.warnings())
+        """What this process has to warn of about its machine and itself, to stand after "elector NAME"."""
+        return (*self.troubles.texts(now), *self.electors.warnings(), *standing_aside(self.machine.acceptor.stands_aside(now)))
 
     def _look_after_itself(self, now: float) -> None:
         self.troubles.note_late(self.context.loop.take_late(), now)

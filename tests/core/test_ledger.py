@@ -120,6 +120,21 @@ def test_an_elector_that_starts_behaves_as_if_it_had_just_vouched_for_the_longer
         assert not one.offer((2, 1), OTHER_BOTH, 100.1)
 
 
+def test_an_elector_that_starts_says_how_long_it_stands_for_nobody() -> None:
+    one = Acceptor(T, Record(ledger=X, version=(1, 1)), 100.0)
+    assert one.stands_aside(100.0) is None, "for the master that it knows it stands at once"
+    one.offer((2, 1), OTHER_BOTH, 100.5)
+    assert one.stands_aside(100.5) == pytest.approx(T.span - 0.5)
+    assert not one.stands_for(report("y", "y1", holding=6), 100.5)
+    assert one.settle(100.0 + T.span) and one.stands_aside(100.0 + T.span) is None
+    known = guarded()
+    known.offer((2, 1), OTHER_BOTH, 0.1)
+    assert known.pending is not None and known.stands_aside(0.1) is None, "it has run all the time: a move is going on"
+    held = Acceptor(T, Record(ledger=replace(X, hold=STUCK), version=(1, 1)), 100.0)
+    held.offer((2, 1), replace(OTHER_BOTH, hold=STUCK), 100.1)
+    assert held.stands_aside(1e6) == float("inf")
+
+
 def test_without_a_master_there_is_nothing_to_guard() -> None:
     assert not Acceptor(T, Record(), 0.0).guard_up(0.0)
 

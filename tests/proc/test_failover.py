@@ -175,3 +175,24 @@ def test_an_elector_that_lost_its_state_asks_the_others(cluster: RealCluster) ->
     cluster.wait_whole()
     assert "starts blank" in cluster[victim].log.read_text()[logged:]
     assert cluster.status()["cluster"]["epoch"] == epoch
+
+
+def test_an_elector_that_waits_out_its_guard_after_a_start_says_so(tmp_path: Path) -> None:
+    """Found: status said that all is well, though the loss of another elector would have cost the master its lease."""
+    with RealCluster(tmp_path, failover="2s") as cluster:
+        cluster.start()
+        master = cluster.wait_whole()
+        away, other = (name for name in "abc" if name != master)
+        cluster[away].stop()
+        with cluster[master].client() as client:
+            client.promote(other)
+        cluster[away].start()
+
+        def warned() -> bool:
+            warnings = cluster.status()["cluster"]["warnings"]
+            return any(w.startswith(f"elector {away} stands for no master for ") for w in warnings)
+
+        until("it stands aside", warned)
+        until("it takes part", lambda: not warned())
+        cluster.wait_whole()
+        assert cluster.master() == other
