@@ -18,7 +18,8 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from koi.client import JSON, pause  # noqa: E402
+from koi.client import JSON  # noqa: E402
+from koi.client_line import pause  # noqa: E402
 from koi.demo_cluster import Cluster  # noqa: E402
 from koi.errors import KoiError  # noqa: E402
 from koi.view import STYLES  # noqa: E402

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-import select
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from koi.client_exchange import TIME_UP, Exchange
 from koi.client_history import merged, origin
-from koi.core.messages import Request, Response
+from koi.client_line import Line, Question, literal, meanings, now, pause
+from koi.core.messages import Request
 from koi.errors import KoiError, NoAnswer, Refused
-from koi.names import Address, unknown_node, written
+from koi.names import Address, unknown_node
 
 if TYPE_CHECKING:
     from koi.config import Config
-    from koi.wire.udp import Endpoint
 
 JSON = dict[str, Any]
 
@@ -32,13 +30,10 @@ MAX_REASON, MAX_CONDITION = 500, 200
 WAIT_RETRY_S = 0.5
 LOOK_S = 0.5
 """What `wait` takes at the least, so that one question is answered: a timeout of 0 asks whether it is so now."""
+MAX_AT_ONCE = 16
+"""Nodes that are asked at the same time."""
 WHY_ENTRIES = 50
 """How many entries `why` gives unless told otherwise."""
-
-
-def now() -> float:
-    """The clock of all waiting: seconds that also pass while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Client:
@@ -64,15 +59,13 @@ class Client:
         known = None if config is None and secret is not None and not _default_config() else _load(config, secret)
         self._known, self.timeout = known, timeout
         own = host is None and port is None and secret is None and cluster_id is None
-        self._remedy = _remedy(known if own else None)
+        self._remedy, self._if_closed = _remedies(known if own else None)
         self.host, self.port = _address(known, host, port)
         self.id = cluster_id if cluster_id is not None else known.cluster.id if known else DEFAULT_ID
-        self._secret = secret if secret is not None else known.cluster.password if known else ""
-        self._progress = progress or (lambda text: None)
-        self._trace = trace or (lambda text: None)
-        self._endpoint: Endpoint | None = None
-        self._dropped = 0
-        self._trace(f"cluster id {self.id}; configuration {known.path if known else 'none'};"
+        trace = trace or (lambda text: None)
+        password = secret if secret is not None else known.cluster.password if known else ""
+        self._line = Line(password, self.id, self._ways, progress or (lambda text: None), trace)
+        trace(f"cluster id {self.id}; configuration {known.path if known else 'none'};"
                     f" the password is {'the one given' if secret is not None else 'the one of the configuration'}")
 
     def __enter__(self) -> Client:
@@ -89,14 +82,12 @@ class Client:
         if not known or len(known) == 1 and at == 0:
             return None
         self.host, self.port, name = known[(at + 1) % len(known)]
-        self._remedy = _remedy(None)
+        self._remedy, self._if_closed = _remedies(None)
         return name
 
     def close(self) -> None:
         """Closes the socket; a later question opens a new one."""
-        if self._endpoint is not None:
-            self._endpoint.close()
-            self._endpoint = None
+        self._line.close()
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -143,11 +134,16 @@ class Client:
     def _gather(self, command: str, key: str, names: Iterable[str | None], missing: list[JSON], **more: Any) -> list[JSON]:
         """What each node says, in one list; a node that does not answer or refuses goes to `missing`."""
         found: list[JSON] = []
-        for name in names:
-            try:
-                found += self.ask(command, node=name, **more)[key]
-            except (NoAnswer, Refused) as error:
-                missing.append({"node": name, "why": str(error)})
+        asked = [(name, self._question(command, {"node": name, **more})) for name in names]
+        for at in range(0, len(asked), MAX_AT_ONCE):
+            self._line.ask([question for _, question in asked[at : at + MAX_AT_ONCE]])
+        for name, question in asked:
+            if isinstance(question.outcome, (NoAnswer, Refused)):
+                missing.append({"node": name, "why": str(question.outcome)})
+            elif isinstance(question.outcome, KoiError):
+                raise question.outcome
+            elif question.outcome is not None:
+                found += question.outcome[key]
         return found
 
     def _runners(self, missing: list[JSON]) -> list[str | None]:
@@ -167,7 +163,7 @@ class Client:
         """
         if timeout is None:
             return self.ask("wait", condition=condition, timeout=None)
-        self._open()  # making the key is no part of the waiting
+        self._line.open()  # making the key is no part of the waiting
         until = now() + max(timeout, LOOK_S)
         while True:
             try:
@@ -269,93 +265,34 @@ class Client:
         return self._ask(command, arguments, None)
 
     def _ask(self, command: str, arguments: JSON, until: float | None) -> JSON:
+        question = self._question(command, arguments, until)
+        self._line.ask([question])
+        if isinstance(question.outcome, KoiError):
+            raise question.outcome
+        assert question.outcome is not None
+        return question.outcome
+
+    def _question(self, command: str, arguments: JSON, until: float | None = None) -> Question:
         _check_names(arguments)
         request = Request(os.urandom(16).hex(), command, tuple(sorted(arguments.items())))
-        endpoint = self._open()
-        exchange = Exchange(request.id, (self.host, self.port), self.timeout, now(), until, self._remedy)
-        poll = select.poll()
-        for fd in endpoint.filenos():
-            poll.register(fd, select.POLLIN)
-        while True:
-            address = exchange.handle_timer(now())
-            if address is not None:
-                self._trace(f"to {written(address)}: {request}")
-                endpoint.send(_resolve(address), request)
-            poll.poll(_milliseconds(exchange.deadline() - now()))
-            answer = self._receive(endpoint, exchange)
-            if answer is not None:
-                return answer
+        first = (self.host, self.port)
+        return Question(request, Exchange(request.id, first, self.timeout, now(), until, self._remedy, self._if_closed))
 
-    def _receive(self, endpoint: Endpoint, exchange: Exchange) -> JSON | None:
-        """Hands what has arrived to the exchange; its answer, if it is complete."""
-        for address, sender, message, _ in endpoint.receive():
-            self._trace(f"from {written(address)} ({sender}): {message}")
-            if not isinstance(message, Response):
-                continue
-            before = exchange.message
-            answer = exchange.receive(message, now())
-            if exchange.message is not None and exchange.message != before:
-                self._progress(exchange.message)
-            if answer is not None:
-                return answer
-        if sum(endpoint.noise.values()) > self._dropped:
-            self._dropped = sum(endpoint.noise.values())
-            self._trace(f"dropped what this client cannot read: {'; '.join(endpoint.noise_text.values())}")
-        return None
-
-    def _open(self) -> Endpoint:
-        """The socket, opened with the first question."""
-        if self._endpoint is None:
-            if not self._secret:
-                raise KoiError("no cluster password: give a configuration with -f, or --secret-file, or KOI_SECRET")
-            making = _Key(self._secret, self.id)
-            from koi.wire.seal import Opener, Sealer
-            from koi.wire.udp import Endpoint
-
-            key = making.take()
-            self._endpoint = Endpoint(("::",), 0, Sealer(key, self.id, os.urandom(16)), Opener(key, self.id), "client")
-        return self._endpoint
+    def _ways(self, address: Address) -> tuple[Address, ...]:
+        """All addresses of the elector that has this one, as far as they mean something; else what this one means."""
+        for elector in self._known.cluster.electors if self._known else ():
+            listed = [(own.host, own.port) for own in elector.addresses]
+            if address in listed or address in [way for one in listed if (way := literal(*one))]:
+                found = [way for one in listed for way in _known_meanings(one)]
+                return tuple(dict.fromkeys(found)) or meanings(address)
+        return meanings(address)
 
 
-class _Key:
-    """The cluster's key, made beside what else is to be done: it takes some 50 ms, as long as importing what seals with it."""
-
-    def __init__(self, secret: str, cluster_id: int) -> None:
-        from threading import Thread
-
-        self._secret, self._id = secret, cluster_id
-        self._made: bytes | None = None
-        self._thread = Thread(target=self._make, daemon=True)
-        self._thread.start()
-
-    def _make(self) -> None:
-        from koi.wire.key import cluster_key
-
-        self._made = cluster_key(self._secret, self._id)
-
-    def take(self) -> bytes:
-        """The key, once it is there; a fault of the thread is raised here."""
-        self._thread.join()
-        if self._made is None:
-            self._make()
-        assert self._made is not None
-        return self._made
-
-
-def pause(seconds: float) -> None:
-    """Lets time pass: between two questions, never inside one."""
-    select.poll().poll(_milliseconds(seconds))
-
-
-def _milliseconds(seconds: float) -> int:
-    """Rounded up, so that the deadline has surely passed after the wait."""
-    return max(0, int(seconds * 1000) + 1)
-
-
-def _resolve(address: Address) -> Address:
-    from koi.wire.udp import resolve
-
-    return resolve(*address)
+def _known_meanings(address: Address) -> tuple[Address, ...]:
+    try:
+        return meanings(address)
+    except KoiError:
+        return ()
 
 
 def _check_names(arguments: JSON) -> None:
@@ -368,11 +305,17 @@ def _check_names(arguments: JSON) -> None:
         raise Refused("no such condition; there are: master, master=NODE, state NODE STATE, leader, quorum")
 
 
-def _remedy(own: Config | None) -> str:
-    """What to do when nobody answers at all; `own` is the configuration when all that was asked comes from it."""
+def _remedies(own: Config | None) -> tuple[str, str]:
+    """What to do when nobody answers at all, and when it is known that nobody listens.
+
+    `own` is the configuration when all that was asked comes from it.
+    """
     if own is not None:
-        return f"start it with: koinode -f {own.path} (if it runs, its password, id or port is not the one in this file)"
-    return "see that it runs and is reachable there, with this password and this cluster id"
+        start = f"start it with: koinode -f {own.path}"
+        silent = f"{start} (if it runs, its password, id or port is not the one in this file)"
+        return silent, f"{start} (nobody has that port open)"
+    why = "nobody has that port open there; start koinode on that machine, or give the right host and port with -H and -p"
+    return "see that it runs and is reachable there, with this password and this cluster id", why
 
 
 def _default_config() -> bool:

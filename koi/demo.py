@@ -14,7 +14,8 @@ import sys
 import time
 from types import FrameType
 
-from koi.client import JSON, now, pause
+from koi.client import JSON
+from koi.client_line import now, pause
 from koi.demo_cluster import Cluster, Node
 from koi.errors import KoiError, NoAnswer, Refused
 from koi.view import age, paint

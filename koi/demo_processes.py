@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Iterable
 
-from koi.client import now, pause
+from koi.client_line import now, pause
 from koi.errors import KoiError
 
 ROUNDS, ROUND_S = 100, 0.05

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from koi.client import JSON, Client, pause
+from koi.client import JSON, Client
+from koi.client_line import pause
 from koi.errors import NoAnswer, Refused
 from koi.view import count
 from koi.view_tree import tree_lines

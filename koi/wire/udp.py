@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Callable, Iterable, NamedTuple, Optional
 
 from koi.errors import KoiError
+from koi.wire import refusals
 from koi.wire.codec import Malformed, decode, encode
 from koi.wire.purse import MAX_TRIES, Purse
 from koi.wire.seal import COOKIE_MAGIC, MAX_DATAGRAM, Noise, Opener, Sealer, Unproven
@@ -92,6 +93,15 @@ class Endpoint:
         self._sockets = []
         self._targets = {}
 
+    def hear_refusals(self) -> None:
+        """Keep what the network says of closed ports, for `refusals`."""
+        for sock in self._sockets:
+            refusals.ask_for(sock)
+
+    def refusals(self) -> list[Address]:
+        """Where nobody listens, of what was sent since the last call."""
+        return [normalise(target) for sock in self._sockets for target in refusals.read(sock)]
+
     # --- out ----------------------------------------------------------------------------------
 
     def send(self, address: Address, message: object) -> None:
@@ -113,10 +123,10 @@ class Endpoint:
         try:
             sock, target, source = self._targets.get(address) or self._find_target(address)
             datagram = self._sealer.seal(body, self._purse.cookie(address))
-            if source:
-                sock.sendmsg((datagram,), source, 0, target)
-            else:
-                sock.sendto(datagram, target)
+            try:
+                _put(sock, datagram, source, target)
+            except ConnectionRefusedError:  # what came of a datagram sent before
+                _put(sock, datagram, source, target)
             self._purse.keep(self._sealer.seq, address, body, tries)
         except OSError as error:
             self._targets.pop(address, None)
@@ -248,6 +258,13 @@ class Endpoint:
             self.warnings.append(text)
 
 
+def _put(sock: socket.socket, datagram: bytes, source: list[tuple[int, int, bytes]], target: Any) -> None:
+    if source:
+        sock.sendmsg((datagram,), source, 0, target)
+    else:
+        sock.sendto(datagram, target)
+
+
 def normalise(sockaddr: Any) -> Address:
     """(host, port) of what the kernel calls an address: IPv4 in IPv6 unwrapped, a link-local scope kept as %number."""
     host: str = sockaddr[0]
@@ -258,9 +275,10 @@ def normalise(sockaddr: Any) -> Address:
     return host, sockaddr[1]
 
 
-def resolve(host: str, port: int) -> Address:
-    """The address of a host. A name is looked up once for the life of the process (this may block); KoiError if unknown."""
-    return literal(host, port) or (_look_up_once(host)[0], port)
+def resolve(host: str, port: int) -> tuple[Address, ...]:
+    """The addresses of a host. A name is looked up once for the life of the process (this may block); KoiError if unknown."""
+    address = literal(host, port)
+    return (address,) if address is not None else tuple((meaning, port) for meaning in _look_up_once(host))
 
 
 def literal(host: str, port: int) -> Optional[Address]:

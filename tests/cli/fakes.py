@@ -58,11 +58,11 @@ def refused(request: Request, message: str) -> list[Response]:
 class FakeNode:
     """Answers every request with what `handler` returns for it; `asked` are the requests that came, repeats included."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, port: int = 0) -> None:
         self.handler = handler
         self.asked: list[Request] = []
         self.errors: list[BaseException] = []
-        self._endpoint = Endpoint(("127.0.0.1",), 0, Sealer(key(), ID, os.urandom(16)), Opener(key(), ID), "fake")
+        self._endpoint = Endpoint(("127.0.0.1",), port, Sealer(key(), ID, os.urandom(16)), Opener(key(), ID), "fake")
         self.port = self._endpoint.port
         self._end, self._ended = os.pipe()
         self._thread = threading.Thread(target=self._run, daemon=True)

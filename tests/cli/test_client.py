@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from koi import client_exchange
-from koi.client import Client, now
+from koi.client import Client
+from koi.client_exchange import CLOSED_S
 from koi.client_history import origin
-from koi.core.messages import Request, Response
+from koi.client_line import now
+from koi.config import loads
+from koi.core.messages import REDIRECT, Request, Response
 from koi.errors import KoiError, NoAnswer, Refused
-from tests.cli.fakes import ID, SECRET, FakeNode, answer, progress, redirect, refused
+from tests.cli.fakes import ID, SECRET, FakeNode, answer, paged, progress, redirect, refused
 from tests.cli.samples import failed_node, node, status
+from tests.cluster import free_ports
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +111,61 @@ def test_nobody_there() -> None:
             koi.local()
         with pytest.raises(NoAnswer, match="Whether `promote` was carried out is not known"):
             koi.promote("a")
+
+
+def test_a_closed_port_is_told_long_before_the_patience_ends() -> None:
+    """Found: it took the whole of -t, though the network had said so at once."""
+    port = free_ports(1)[0]
+    with client(port, timeout=60.0) as koi:
+        start = now()
+        with pytest.raises(NoAnswer, match=f"^no koinode answers at 127.0.0.1:{port}; nobody has that port open there; "):
+            koi.local()
+        assert CLOSED_S <= now() - start < 30.0
+
+
+def test_a_node_that_is_just_starting_is_waited_for() -> None:
+    port, said = free_ports(1)[0], 0
+    with ExitStack() as nodes:
+        def trace(text: str) -> None:
+            nonlocal said
+            said += "nobody listens" in text
+            if said == 2:
+                nodes.enter_context(FakeNode(done, port))
+                said += 1
+
+        with client(port, trace=trace) as koi:
+            assert koi.elect()["done"] and said == 3
+
+
+def test_a_node_of_two_addresses_is_reached_while_one_of_them_is_dead() -> None:
+    """Found: only the first was asked: `koi -H b` failed, and `koi why` missed a journal, when one of two networks was down."""
+    with FakeNode(done) as fake, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.9", fake.port))
+        text = (f"cluster:\n  id: {ID}\n  password: {SECRET}\n  electors:\n    a: 127.0.0.8\n"
+                f"    b: ['127.0.0.9:{fake.port}', 'no.such.host.invalid:{fake.port}', '127.0.0.1:{fake.port}']\n")
+        config = loads(text.encode(), "koi.conf", "a", SECRET)
+        with Client(config, "b", timeout=5.0) as koi:
+            assert koi.elect()["done"]
+            assert len({request.id for request in fake.asked}) == 1
+
+        def elsewhere(request: Request) -> Iterable[Response]:
+            return paged(request, REDIRECT, {"host": "127.0.0.9", "port": fake.port})
+
+        with FakeNode(elsewhere) as follower, Client(config, "127.0.0.1", follower.port, timeout=5.0) as koi:
+            assert koi.elect()["done"]
+
+
+def test_nodes_that_are_silent_are_waited_for_together() -> None:
+    """Found: during a partition `koi why` took 6 s for each elector on the other side."""
+    def handler(request: Request) -> Iterable[Response]:
+        name = arguments(request).get("node")
+        return answer(request, status(*(node(n, "Backup") for n in "abcd"))) if name is None else (
+            answer(request, {"entries": []}) if name == "a" else [])
+
+    with FakeNode(handler) as fake, client(fake.port, timeout=1.5) as koi:
+        start = now()
+        assert [one["node"] for one in koi.history()["missing"]] == ["b", "c", "d"]
+        assert now() - start < 3.0
 
 
 def test_another_password_is_silence() -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from koi.client_exchange import HOP_SILENCE_S, MAX_HOPS, REVISIT_PAUSE_S, Address, Exchange, written
+from koi.client_exchange import CLOSED_HOP_S, CLOSED_S, HOP_SILENCE_S, MAX_HOPS, REVISIT_PAUSE_S, Address, Exchange, written
 from koi.core.messages import REDIRECT, Request, Response
 from koi.errors import NoAnswer, Refused
 from tests.cli.fakes import answer, paged, progress, redirect, refused
@@ -34,6 +34,57 @@ def test_silence_is_asked_again_ever_more_rarely_and_then_given_up() -> None:
 def test_silence_names_the_node_and_the_remedy() -> None:
     with pytest.raises(NoAnswer, match=r"^no koinode answers at 127.0.0.1:1; start it$"):
         Exchange("id", HERE, 6.0, 0.0, remedy="start it").handle_timer(6.0)
+
+
+def closed_sendings(exchange: Exchange, closed: int) -> list[float]:
+    """When the question is sent until the exchange gives up; the first so many meet a closed port."""
+    found, now = [], 0.0
+    with pytest.raises(NoAnswer):
+        while True:
+            if exchange.handle_timer(now) is not None:
+                found.append(round(now, 3))
+                if len(found) <= closed:
+                    exchange.closed(now + 0.001)
+            now = exchange.deadline()
+    return found
+
+
+def test_a_closed_port_is_asked_again_for_a_moment_and_is_then_the_answer() -> None:
+    exchange = Exchange("id", HERE, 6.0, 0.0, remedy="look", if_closed="start it")
+    sent = closed_sendings(exchange, 99)
+    assert CLOSED_S - 0.4 < sent[-1] < CLOSED_S and all(b - a <= 0.302 for a, b in zip(sent, sent[1:], strict=False))
+    with pytest.raises(NoAnswer, match="^no koinode answers at 127.0.0.1:1; start it$"):
+        exchange.handle_timer(CLOSED_S + 0.01)
+
+
+def test_a_port_that_opens_meanwhile_is_waited_for_as_any_other() -> None:
+    exchange = Exchange("id", HERE, 6.0, 0.0, remedy="look", if_closed="start it")
+    assert closed_sendings(exchange, 3)[-1] > CLOSED_S
+    with pytest.raises(NoAnswer, match="look$"):
+        exchange.handle_timer(6.0)
+
+
+def test_one_that_has_answered_and_closes_its_port_has_the_whole_patience() -> None:
+    """An elector that was killed is started again."""
+    exchange = Exchange("id", HERE, 6.0, 0.0)
+    exchange.handle_timer(0.0)
+    exchange.receive(*progress(ASKED, "demoting a"), 0.1)
+    exchange.handle_timer(3.1)
+    exchange.closed(3.1)
+    assert exchange.handle_timer(3.1 + CLOSED_S) == HERE
+    with pytest.raises(NoAnswer, match="has answered before"):
+        exchange.handle_timer(6.1)
+
+
+def test_a_redirect_to_a_closed_port_leads_back_sooner() -> None:
+    exchange = Exchange("id", HERE, 6.0, 0.0)
+    exchange.handle_timer(0.0)
+    exchange.receive(*redirect(ASKED, 2), 0.0)
+    assert exchange.handle_timer(0.0) == ("127.0.0.1", 2)
+    exchange.closed(0.001)
+    assert exchange.deadline() == pytest.approx(0.3) and exchange.handle_timer(0.31) == ("127.0.0.1", 2)
+    exchange.closed(0.311)
+    assert CLOSED_HOP_S < HOP_SILENCE_S and exchange.handle_timer(0.002 + CLOSED_HOP_S) == HERE
 
 
 def test_progress_ends_the_silence_and_the_quick_repeats() -> None:

@@ -41,7 +41,7 @@ class HostNode(Node):
         """A client on the same host."""
         client = Client(str(self.config), timeout=timeout)
         with self.hosts.inside(self.name):
-            client._open()
+            client._line.open()
         return client
 
     def ask(self, timeout: float = 1.0) -> dict[str, Any]:
