@@ -123,6 +123,7 @@ class ElectorProcess:
         self._look_after_itself(clock())
         for address, sender, message, _ in self.endpoint.receive(MAX_TURN):
             self._datagram(address, sender, message, clock())
+        self.electors.note_noise(self.endpoint, clock())
         if len(self.endpoint.noise) > len(self.noise_told):
             speech.count_noise(self.endpoint, self.noise_told)
 

@@ -137,6 +137,7 @@ class Snapshot:
             for rivals in self.machine.rivals.values()
             if rivals.warned_at is not None and self.now - rivals.warned_at < 60
         ]
+        found += [] if self.leader() else filter(None, map(self._dropped, seat.others))
         return found + [f"elector {seat.name} {text}" for text in self.shell.warnings(self.now)]
 
     def _told_warnings(self) -> list[str]:
@@ -151,9 +152,16 @@ class Snapshot:
     def _silent(self, name: str, since: float) -> str:
         """An elector whose disk takes nothing is silent too; its runner goes on."""
         seen = self.machine.reports.get(name)
+        if dropped := self._dropped(name):
+            return dropped
         if seen is not None and seen.at > since + self.machine.timing.leader_timeout:
             return f"elector {name} does not answer, though its runner is heard; see its log: can it write its node.state_dir?"
         return f"elector {name} does not answer; see that koinode runs there and that UDP reaches {self._address(name) or 'it'}"
+
+    def _dropped(self, name: str) -> str:
+        """An elector whose datagrams come and cannot be read."""
+        text = self.shell.electors.dropped(name, self.now)
+        return text and f"elector {name} is not heard, and {text}; make cluster.password, cluster.id and the version of Koi equal"
 
     def _config_warnings(self) -> list[str]:
         told = {name: seen.report.config for name, seen in self.machine.reports.items() if arbiter.heard(self.view, name)}

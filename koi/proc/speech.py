@@ -23,6 +23,11 @@ NEVER = float("inf")
 FRESH_S = 3.0
 """An elector's address from which nothing has come for so long is not where clients are sent, if there is a better one."""
 
+FOREIGN = ("version", "cluster", "seal")
+"""Kinds of noise that a koinode sends whose configuration or release is another one."""
+DROPPED_S = 10.0
+"""So long what was dropped from an elector's machine explains why it is not heard."""
+
 
 @lru_cache(maxsize=1)
 def _key(password: str, cluster_id: int) -> bytes:
@@ -66,6 +71,9 @@ class Electors:
         self.addresses: dict[str, tuple[Address, ...]] = {}
         self._heard: dict[Address, float] = {}
         """When something came from an address, in seconds."""
+        self._noise: dict[str, int] = {}
+        self._dropped: dict[str, tuple[str, float]] = {}
+        """Host of an elector -> what was dropped from there last, and when."""
         self._spell_out()
 
     def is_from(self, name: str, address: Address) -> bool:
@@ -84,6 +92,22 @@ class Electors:
         since = now() - FRESH_S
         fresh = (address for address in addresses if self._heard.get(address, 0.0) >= since)
         return next(fresh, addresses[0] if addresses else None)
+
+    def note_noise(self, endpoint: Endpoint, at: float) -> None:
+        """Keep what was dropped of what an elector's machine sent since the last call; of each kind the last is known."""
+        for kind in FOREIGN:
+            if endpoint.noise[kind] > self._noise.get(kind, 0):
+                self._noise[kind], host = endpoint.noise[kind], endpoint.noise_from[kind]
+                if any(host == own for addresses in self.addresses.values() for own, _ in addresses):
+                    self._dropped[host] = endpoint.noise_text[kind], at
+
+    def dropped(self, name: str, at: float) -> str:
+        """What was dropped lately from this elector's machine, in words; empty when nothing was."""
+        for host, _ in self.addresses.get(name, ()):
+            text, since = self._dropped.get(host, ("", 0.0))
+            if text and at < since + DROPPED_S:
+                return text
+        return ""
 
     def speaks(self, endpoint: Endpoint, node: str) -> None:
         """What this node sends comes from where the others expect an elector, if it is one."""

@@ -18,7 +18,7 @@ ROOM = 512
 
 
 def ask_for(sock: socket.socket) -> None:
-    """Let the kernel keep the errors of this UDP socket. What is sent next may fail once for an error of before."""
+    """Let the kernel keep the errors of this UDP socket."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
     sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
@@ -33,3 +33,18 @@ def read(sock: socket.socket) -> Iterator[Any]:
             return
         if any(int.from_bytes(data[:4], sys.byteorder) == errno.ECONNREFUSED for _, _, data in told):
             yield target
+
+
+def send(sock: socket.socket, datagram: bytes, source: list[tuple[int, int, bytes]], target: Any) -> None:
+    """Send from `source` (ancillary data), or from where the kernel likes, even if one that was sent before has been refused."""
+    try:
+        _send(sock, datagram, source, target)
+    except ConnectionRefusedError:
+        _send(sock, datagram, source, target)
+
+
+def _send(sock: socket.socket, datagram: bytes, source: list[tuple[int, int, bytes]], target: Any) -> None:
+    if source:
+        sock.sendmsg((datagram,), source, 0, target)
+    else:
+        sock.sendto(datagram, target)

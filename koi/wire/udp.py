@@ -58,15 +58,16 @@ class Target(NamedTuple):
 class Endpoint:
     """Non-blocking UDP sockets, one for each bind address, all on one port. Port 0: any free one; `port` is the real one.
 
-    `noise` counts what was dropped by kind, `noise_text` holds the last words of each kind, `errors` counts what could not
-    be sent by name of errno, `unproven` the datagrams that were answered with a cookie, `warnings` says what differs from what
-    was asked.
+    `noise` counts what was dropped by kind, `noise_text` holds the last words of each kind, `noise_from` the host it came from,
+    `errors` counts what could not be sent by name of errno, `unproven` the datagrams that were answered with a cookie,
+    `warnings` says what differs from what was asked.
     """
 
     def __init__(self, binds: tuple[str, ...], port: int, sealer: Sealer, opener: Opener, name: str) -> None:
         self.name = name
         self.noise: Counter[str] = Counter()
         self.noise_text: dict[str, str] = {}
+        self.noise_from: dict[str, str] = {}
         self.errors: Counter[str] = Counter()
         self.warnings: list[str] = []
         self.unproven = 0
@@ -123,10 +124,7 @@ class Endpoint:
         try:
             sock, target, source = self._targets.get(address) or self._find_target(address)
             datagram = self._sealer.seal(body, self._purse.cookie(address))
-            try:
-                _put(sock, datagram, source, target)
-            except ConnectionRefusedError:  # what came of a datagram sent before
-                _put(sock, datagram, source, target)
+            refusals.send(sock, datagram, source, target)
             self._purse.keep(self._sealer.seq, address, body, tries)
         except OSError as error:
             self._targets.pop(address, None)
@@ -220,6 +218,7 @@ class Endpoint:
     def _count_noise(self, kind: str, text: str, sockaddr: Any) -> None:
         host, port = normalise(sockaddr)
         self.noise[kind] += 1
+        self.noise_from[kind] = host
         self.noise_text[kind] = f"a datagram from {host} port {port} was dropped: {text}"
 
     # --- opening ------------------------------------------------------------------------------
@@ -256,13 +255,6 @@ class Endpoint:
         text = "IPv6 is off on this machine: listening on 0.0.0.0 instead of ::"
         if text not in self.warnings:
             self.warnings.append(text)
-
-
-def _put(sock: socket.socket, datagram: bytes, source: list[tuple[int, int, bytes]], target: Any) -> None:
-    if source:
-        sock.sendmsg((datagram,), source, 0, target)
-    else:
-        sock.sendto(datagram, target)
 
 
 def normalise(sockaddr: Any) -> Address:

@@ -18,7 +18,7 @@ from koi.core.messages import Request, Response
 from koi.wire.codec import encode
 from koi.wire.seal import COOKIE_MAGIC, Sealer
 from koi.wire.udp import Endpoint
-from tests.cluster import Node, RealCluster, until
+from tests.cluster import PASSWORD, Node, RealCluster, answer, until
 from tests.net.hostile import CLUSTER, KEY, Rebinding, capture, flood, insider, replay, rss_kb
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="capturing and forging packets needs root")
@@ -213,3 +213,27 @@ def test_two_nodes_of_one_name_are_named_and_the_younger_is_refused(cluster: Rea
     assert f"themselves {master}" in warning and "127.0.0.1 " in warning and "127.0.0.2 " in warning and "younger" in warning
     time.sleep(1.0)
     assert epoch(cluster) == (master, number) and cluster.overlaps() == []
+
+
+@pytest.mark.parametrize("old, new, words", [
+    (f"password: {PASSWORD}", "password: not what the others have", "the seal does not open: another password"),
+    ("cluster:\n", "cluster:\n  id: 14\n", "of cluster "),
+])
+def test_a_node_that_is_not_understood_is_told_from_a_silent_one(tmp_path: Path, old: str, new: str, words: str) -> None:
+    """Found: status asked whether koinode runs there and whether UDP reaches it, while its datagrams came and were dropped."""
+    with RealCluster(tmp_path) as cluster:
+        cluster.start()
+        cluster.wait_whole()
+        cluster["c"].stop()
+        text = cluster["c"].config.read_text()
+        assert old in text
+        cluster["c"].config.write_text(text.replace(old, new))
+        cluster["c"].start()
+        for node, silent in (("a", "c"), ("c", "a")):
+            with cluster[node].client() as client:
+                def warned(client: Client = client, silent: str = silent) -> bool:
+                    begins = f"elector {silent} is not heard, and a datagram from 127.0.0.1 "
+                    told = answer(client.status).get("cluster", {}).get("warnings", ())
+                    return any(warning.startswith(begins) and words in warning for warning in told)
+
+                until(f"{node} says so of {silent}", warned)
