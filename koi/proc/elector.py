@@ -111,6 +111,8 @@ class ElectorProcess:
         self.electors.attach(context.loop)
         context.on_message(self._message)
         context.title(self.role)
+        if lost := self.electors.lost(self.config.node.name):
+            log.get().warning(lost)
         self.carry_out(self.machine.start(clock()))
         try:
             context.run(self._deadline, self._due)

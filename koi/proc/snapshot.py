@@ -126,6 +126,7 @@ class Snapshot:
     def _own_warnings(self) -> list[str]:
         seat, roles = self.machine.seat, self.machine.roles
         found = [self.machine.fencer.trouble] if self.machine.fencer.trouble else []
+        found += [self.shell.electors.lost(seat.name)] if self.shell.electors.lost(seat.name) else []
         found += [f"elector {seat.name} {roles.blank_warning}"] if roles.blank_warning else []
         if seat.majority <= len(seat.electors) // 2:
             found.append(f"unsafe_quorum: {seat.majority} of {self.electors} electors decide; a partition can give two masters")
@@ -137,7 +138,7 @@ class Snapshot:
             for rivals in self.machine.rivals.values()
             if rivals.warned_at is not None and self.now - rivals.warned_at < 60
         ]
-        found += [] if self.leader() else filter(None, map(self._dropped, seat.others))
+        found += [] if self.leader() else filter(None, map(self._why_silent, seat.others))
         return found + [f"elector {seat.name} {text}" for text in self.shell.warnings(self.now)]
 
     def _told_warnings(self) -> list[str]:
@@ -152,16 +153,23 @@ class Snapshot:
     def _silent(self, name: str, since: float) -> str:
         """An elector whose disk takes nothing is silent too; its runner goes on."""
         seen = self.machine.reports.get(name)
-        if dropped := self._dropped(name):
-            return dropped
+        if why := self._why_silent(name):
+            return why
         if seen is not None and seen.at > since + self.machine.timing.leader_timeout:
             return f"elector {name} does not answer, though its runner is heard; see its log: can it write its node.state_dir?"
         return f"elector {name} does not answer; see that koinode runs there and that UDP reaches {self._address(name) or 'it'}"
 
-    def _dropped(self, name: str) -> str:
-        """An elector whose datagrams come and cannot be read."""
-        text = self.shell.electors.dropped(name, self.now)
-        return text and f"elector {name} is not heard, and {text}; make cluster.password, cluster.id and the version of Koi equal"
+    def _why_silent(self, name: str) -> str:
+        """An elector whose datagrams come and cannot be read, or to which this machine can send nothing."""
+        electors = self.shell.electors
+        if dropped := electors.dropped(name, self.now):
+            same = "see that koinode runs there, with the cluster.password, cluster.id and version of this node"
+            return f"elector {name} is not heard, and {dropped}; {same}"
+        faults = [self.shell.endpoint.unsent.get(address, "") for address in electors.addresses.get(name, ())]
+        if not faults or not all(faults):
+            return ""
+        why = f"nothing can be sent to it from {self.config.node.name}: {', '.join(dict.fromkeys(faults))}"
+        return f"elector {name} is not heard, and {why}; see links, routes and firewall of this machine"
 
     def _config_warnings(self) -> list[str]:
         told = {name: seen.report.config for name, seen in self.machine.reports.items() if arbiter.heard(self.view, name)}
@@ -213,7 +221,7 @@ class Snapshot:
         seen = self.machine.reports.get(name)
         node: JSON = {"name": name, "address": self._address(name), "elector": self._role(name), "runner": seen is not None}
         if seen is None:
-            return node | self._no_runner(name)
+            return node | self._no_runner(name) | self._unheard(name)
         heard = arbiter.heard(self.view, name)
         return node | self._runner(seen.report, self.now - seen.at, heard is not None)
 
@@ -227,6 +235,13 @@ class Snapshot:
             "state": None, "promotable": False, "seen": age, "failcount": 0, "last_failure": None, "services": [], "why": "",
             "recovers_in": None, "failed_ago": None, "stopped": False, "failed": False, "stuck": False, "holding": None,
         }
+
+    def _unheard(self, name: str) -> JSON:
+        """What is known of this node's own runner while it has not reported here."""
+        own = self.config.node
+        if name != self.machine.seat.name or not own.runner:
+            return {}
+        return {"runner": True, "state": DISCONNECTED, "mode": own.mode, "preference": own.preference, "version": __version__}
 
     def _runner(self, report: Report, age: float, heard: bool) -> JSON:
         why = arbiter.why_not(self.view, report.name)

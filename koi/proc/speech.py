@@ -16,7 +16,7 @@ from koi.proc.loop import Loop, now
 from koi.proc.names import Lookup, Name
 from koi.wire.key import cluster_key
 from koi.wire.seal import Noise, Opener, Sealer
-from koi.wire.udp import Address, Endpoint, literal
+from koi.wire.udp import Address, Endpoint, is_local, literal
 
 BOOT_BYTES = 16
 NEVER = float("inf")
@@ -108,6 +108,14 @@ class Electors:
             if text and at < since + DROPPED_S:
                 return text
         return ""
+
+    def lost(self, node: str) -> str:
+        """Whether the others look for this elector on another machine, in words; empty when not."""
+        hosts = list(dict.fromkeys(host for host, _ in self.addresses.get(node, ())))
+        if not hosts or any(map(is_local, hosts)):
+            return ""
+        where = f"cluster.electors has {node} at {', '.join(hosts)}, and this machine has no such address"
+        return f"{where}: nobody hears this elector; correct node.name, or the address on all nodes"
 
     def speaks(self, endpoint: Endpoint, node: str) -> None:
         """What this node sends comes from where the others expect an elector, if it is one."""

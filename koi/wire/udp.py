@@ -59,8 +59,8 @@ class Endpoint:
     """Non-blocking UDP sockets, one for each bind address, all on one port. Port 0: any free one; `port` is the real one.
 
     `noise` counts what was dropped by kind, `noise_text` holds the last words of each kind, `noise_from` the host it came from,
-    `errors` counts what could not be sent by name of errno, `unproven` the datagrams that were answered with a cookie,
-    `warnings` says what differs from what was asked.
+    `errors` counts what could not be sent by name of errno, `unsent` says why of each address to which the last could not be,
+    `unproven` the datagrams that were answered with a cookie, `warnings` says what differs from what was asked.
     """
 
     def __init__(self, binds: tuple[str, ...], port: int, sealer: Sealer, opener: Opener, name: str) -> None:
@@ -69,6 +69,7 @@ class Endpoint:
         self.noise_text: dict[str, str] = {}
         self.noise_from: dict[str, str] = {}
         self.errors: Counter[str] = Counter()
+        self.unsent: dict[Address, str] = {}
         self.warnings: list[str] = []
         self.unproven = 0
         self._sealer = sealer
@@ -126,9 +127,13 @@ class Endpoint:
             datagram = self._sealer.seal(body, self._purse.cookie(address))
             refusals.send(sock, datagram, source, target)
             self._purse.keep(self._sealer.seq, address, body, tries)
+            if self.unsent:
+                self.unsent.pop(address, None)
         except OSError as error:
             self._targets.pop(address, None)
             self._count_error(error)
+            if len(self.unsent) < MAX_TARGETS:
+                self.unsent[address] = error.strerror or str(error)
 
     def _count_error(self, error: OSError) -> None:
         self.errors["EADDR" if isinstance(error, socket.gaierror) else errno.errorcode.get(error.errno or 0, "unknown")] += 1
@@ -358,7 +363,7 @@ def _from_home(sock: socket.socket, sockaddr: Any, home: Iterable[str]) -> list[
         return []
     usual = _usual_source(sock.family, sockaddr)
     for host in home:
-        if usual is not None and ":" in host and "%" not in host and _network(host) == _network(usual) and _is_local(host):
+        if usual is not None and ":" in host and "%" not in host and _network(host) == _network(usual) and is_local(host):
             return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, host) + bytes(4))]
     return []
 
@@ -367,8 +372,9 @@ def _network(host: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:NETWORK_BYTES]
 
 
-def _is_local(host: str) -> bool:
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+def is_local(host: str) -> bool:
+    """Whether this machine has the address now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((host, 0))
         except OSError:

@@ -142,6 +142,14 @@ class Hosts:
         """Packets above this size are lost, without a word, as behind a router that drops fragments."""
         self._set(("size",), f"meta length > {size} drop")
 
+    def forbid(self, host: str) -> None:
+        """The host's own firewall lets none of its UDP out to the network; a sender is told so. `permit` ends it."""
+        self._own_rules(host, 'chain out { type filter hook output priority 0; oifname "eth0" meta l4proto udp drop; }')
+
+    def permit(self, host: str) -> None:
+        """The host's own firewall lets everything out."""
+        self._own_rules(host, "")
+
     def heal(self) -> None:
         """Everything works again."""
         self._rules.clear()
@@ -177,6 +185,10 @@ class Hosts:
     def _set(self, key: object, *rules: str) -> None:
         self._rules[key] = rules
         self._apply()
+
+    def _own_rules(self, host: str, chain: str) -> None:
+        body = f"table inet koi\ndelete table inet koi\ntable inet koi {{\n{chain}\n}}\n"
+        run("ip", "netns", "exec", self.namespace(host), "nft", "-f", "-", given=body)
 
     def _apply(self) -> None:
         lines = [f"meta l4proto udp {rule}" for rules in self._rules.values() for rule in rules]

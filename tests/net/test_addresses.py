@@ -13,7 +13,7 @@ import pytest
 
 from koi.core.reporting import LIGHT_LIST
 from tests.cluster import until
-from tests.net.hosts import NETWORKS, Hosts, needs_namespaces
+from tests.net.hosts import NETWORKS, Hosts, needs_namespaces, run
 from tests.net.netcluster import NetCluster
 from tests.net.test_partitions import watch_quiet
 
@@ -155,3 +155,40 @@ def test_names_that_resolve_late_and_to_something_new(tmp_path: Path) -> None:
             assert cluster.settled(leader)[0] == master
             assert cluster.promotions() == 1
             cluster.check()
+
+
+def warnings(cluster: NetCluster, host: str) -> str:
+    """What `koi status` warns of on this host."""
+    return str(cluster.hosted[host].ask().get("cluster", {}).get("warnings"))
+
+
+def test_an_elector_that_the_others_look_for_elsewhere_says_so(tmp_path: Path) -> None:
+    """Found: a copy of another node's configuration waited for ever, and said that it runs no services."""
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, electors="ab") as cluster:
+        text = cluster["c"].config.read_text()
+        cluster["c"].config.write_text(text.replace("name: c", "name: b"))
+        cluster["c"].start()
+        told = f"cluster.electors has b at {hosts.address('b')}, and this machine has no such address: nobody hears this elector"
+        until("the warning", lambda: told in warnings(cluster, "c") and told in cluster["c"].log.read_text())
+        with cluster.hosted["c"].client() as client:
+            own = client.local()
+        assert (own["name"], own["runner"], own["state"], own["mode"]) == ("b", True, "Disconnected", "active")
+
+
+def test_what_keeps_a_host_from_sending_is_told(tmp_path: Path) -> None:
+    """Found: the error was counted, and nobody was told."""
+    with Hosts("abc") as hosts, NetCluster(hosts, tmp_path, failover="2s") as cluster:
+        cluster.start()
+        cluster.arrange("a", "c")
+        hosts.forbid("c")
+        told = "elector a is not heard, and nothing can be sent to it from c: Operation not permitted; see links, routes and"
+        until("c says so", lambda: told in warnings(cluster, "c"))
+        until("b leads", lambda: cluster.leader("b") == "b")
+        assert cluster.holder() == "a"
+        hosts.permit("c")
+        until("it is over", lambda: cluster.settled("b")[0] == "a" and "nothing can be sent" not in warnings(cluster, "c"))
+        run("ip", "-n", hosts.namespace("a"), "link", "set", "eth0", "down")
+        until("a says so", lambda: "can be sent to it from a: Network is unreachable" in warnings(cluster, "a"))
+        run("ip", "-n", hosts.namespace("a"), "link", "set", "eth0", "up")
+        cluster.settled("b")
+        cluster.check()
