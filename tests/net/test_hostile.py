@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ from koi.wire.seal import COOKIE_MAGIC, Sealer
 from koi.wire.udp import Endpoint
 from tests.cluster import PASSWORD, Node, RealCluster, answer, until
 from tests.net.hostile import CLUSTER, KEY, Rebinding, capture, flood, insider, replay, rss_kb
+from tests.net.netcluster import SLACK_S
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="capturing and forging packets needs root")
 RATE, FLOOD_S, MAX_GROWTH_KB = 20_000, 3.0, 8_000
@@ -72,6 +74,31 @@ def test_a_flood_of_bad_packets_moves_nothing(cluster: RealCluster) -> None:
     assert all(rss_kb(pid) - memory[name] < MAX_GROWTH_KB for name, pid in electors.items())
     for words in ("speaks version", "of cluster 99", "the seal does not open", "not a datagram of Koi", "seen before"):
         assert any(told(node, words) for node in cluster.nodes.values()), words
+
+
+@root_only
+@pytest.mark.long
+def test_a_failover_under_the_flood_takes_no_longer(tmp_path: Path) -> None:
+    """The master's whole node is killed while every node gets bad packets, and the rest is asked meanwhile."""
+    with RealCluster(tmp_path, failover="4s") as cluster:
+        for action in ("promote", "demote"):
+            cluster.script("web", action)
+        cluster.start()
+        master, captured = cluster.wait_whole(), capture(cluster, 1.0)
+        ports = [node.port for node in cluster.nodes.values()]
+        attacker = multiprocessing.get_context("fork").Process(target=flood, args=(ports, RATE, 3 * FLOOD_S, captured))
+        attacker.start()
+        try:
+            until("noticed", lambda: any(told(node, "seen before") for node in cluster.nodes.values()))
+            since = cluster[master].kill_all()
+            new = cluster.wait_master(master)
+            stamp = cluster.first("promote", "end", since, new)
+            assert attacker.is_alive() and stamp is not None
+        finally:
+            attacker.kill()
+            attacker.join()
+        print(f"{RATE} bad datagrams a second: {new} promoted {stamp.time - since:.2f} s after {master} was killed")
+        assert stamp.time - since < 4.0 + SLACK_S and cluster.overlaps(cluster.killed) == []
 
 
 @root_only
