@@ -107,7 +107,7 @@ class Snapshot:
             answered = f"{len(roles.blank.known)} of the {roles.blank.need} that it needs have answered"
             return f"{name} has no state file and asks the other electors first ({answered}); {self._blank_ends(roles.blank)}"
         how = f"{need} of the {self.electors} electors must hear each other"
-        hears = "hears no leader" if roles.heard else "has not heard a leader since it started"
+        hears = "hears no leader" if roles.leader_term else "has not heard a leader since it started"
         return f"{name} is {roles.role} and {hears}; to elect one, {how}"
 
     def _blank_ends(self, blank: Blank) -> str:
@@ -163,8 +163,7 @@ class Snapshot:
         """An elector whose datagrams come and cannot be read, or to which this machine can send nothing."""
         electors = self.shell.electors
         if dropped := electors.dropped(name, self.now):
-            same = "see that koinode runs there, with the cluster.password, cluster.id and version of this node"
-            return f"elector {name} is not heard, and {dropped}; {same}"
+            return f"elector {name} is not heard, and {dropped}"
         faults = [self.shell.endpoint.unsent.get(address, "") for address in electors.addresses.get(name, ())]
         if not faults or not all(faults):
             return ""

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from koi import log
 from koi.config import Config
+from koi.names import written
 from koi.proc.loop import Loop, now
 from koi.proc.names import Lookup, Name
 from koi.wire.key import cluster_key
@@ -74,11 +75,15 @@ class Electors:
         self._noise: dict[str, int] = {}
         self._dropped: dict[str, tuple[str, float]] = {}
         """Host of an elector -> what was dropped from there last, and when."""
+        self._strayed: dict[str, tuple[Address, float]] = {}
+        """Elector -> from which address that is not its own something of it came last, and when."""
         self._spell_out()
 
     def is_from(self, name: str, address: Address) -> bool:
         """Whether a datagram with this sender came from one of that elector's addresses."""
         if address not in self.addresses.get(name, ()):
+            if name in self._listed:
+                self._strayed[name] = address, now()
             return False
         self._heard[address] = now()
         for host in self._named.get(name, ()):
@@ -102,11 +107,14 @@ class Electors:
                     self._dropped[host] = endpoint.noise_text[kind], at
 
     def dropped(self, name: str, at: float) -> str:
-        """What was dropped lately from this elector's machine, in words; empty when nothing was."""
+        """What was dropped lately of this elector, or from its machine, and what to do; empty when nothing was."""
         for host, _ in self.addresses.get(name, ()):
             text, since = self._dropped.get(host, ("", 0.0))
             if text and at < since + DROPPED_S:
-                return text
+                return f"{text}; see that koinode runs there, with the cluster.password, cluster.id and version of this node"
+        if name in self._strayed and at < self._strayed[name][1] + DROPPED_S:
+            where = f"what it sends comes from {written(self._strayed[name][0])}, which is none of its addresses"
+            return f"{where} in cluster.electors; correct them on all nodes, or the node.name there"
         return ""
 
     def lost(self, node: str) -> str:

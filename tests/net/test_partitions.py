@@ -38,6 +38,7 @@ def test_the_leaders_host_the_masters_and_that_of_both_are_cut_off(tmp_path: Pat
         hosts.cut("c")
         until("b leads", lambda: cluster.leader("b") == "b")
         assert cluster.holder() == "b"
+        until("c tells", lambda: "hears no leader;" in cluster.hosted["c"].ask().get("cluster", {}).get("nobody", ""))
         hosts.heal()
         assert cluster.settled("b") == ("b", "b")
         since = time.time()
