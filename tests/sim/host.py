@@ -103,10 +103,7 @@ class Host:
         elif not self.up and not self.leaving:
             self.crashed = False
             self.cluster.world.say(self.name, "starts")
-            self.lineage, self.detached, self.maintenance = (), None, False
-            self.held = Held("", None, None)
-            self.lease_file, self.debts = None, {}
-            self._start_tree(Heritage())
+            self._start_afresh()
 
     def _start_tree(self, heritage: Heritage) -> None:
         self.cell, self.cell_grace, self.held = None, math.inf, Held("", None, heritage.renounced)
@@ -229,19 +226,29 @@ class Host:
             self._end(*self.workers.values(), keep=detached)
 
     def _start_again(self) -> None:
-        """After an orderly end it knows from the run folder whom it follows."""
-        if not self.up and not self.leaving:
-            self.cluster.world.say(self.name, "starts again")
+        """After an orderly end: only in maintenance is anything left in the run folder."""
+        if self.up or self.leaving:
+            return
+        self.cluster.world.say(self.name, "starts again")
+        if self.maintenance:
             self._find_debts({})
-            self._start_tree(self._after(clean=not self.maintenance))
+            self._start_tree(self._after())
+        else:
+            self._start_afresh()
 
-    def _after(self, clean: bool) -> Heritage:
+    def _start_afresh(self) -> None:
+        self.lineage, self.detached, self.maintenance = (), None, False
+        self.held = Held("", None, None)
+        self.lease_file, self.debts = None, {}
+        self._start_tree(Heritage())
+
+    def _after(self) -> Heritage:
         """What a new tree takes over from the one before (koi/proc/treefile.py, adopt)."""
         if self.maintenance:
             self.detached = _highest(self.held.holding, self.detached)
             return Heritage(self.lineage, None, self.held.renounced, None, True, self.detached, bool(self.debts), self.covered)
         renounced = _highest(self.held.holding, self.held.renounced)
-        return Heritage(self.lineage, None, renounced, None, not clean, None, bool(self.debts), self.covered)
+        return Heritage(self.lineage, None, renounced, None, True, None, bool(self.debts), self.covered)
 
     def kill_root(self, again_after: float) -> None:
         """Root dies: elector and runner with it; the workers demote, stop and end; then a new root takes over."""
@@ -276,7 +283,7 @@ class Host:
         self.cluster.world.say(self.name, "a new root takes over")
         self._find_debts(workers)
         self._end(*workers.values(), keep=True)
-        self._start_tree(self._after(clean=False))
+        self._start_tree(self._after())
 
     def _find_debts(self, workers: dict[str, Worker]) -> None:
         """What the run folder says of the lease, but for what workers have demoted after the death of their root."""

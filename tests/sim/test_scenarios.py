@@ -274,3 +274,18 @@ def test_a_worker_counts_with_the_electors_grace_not_with_a_longer_one_of_its_ow
         scene.cluster.network.partition([{"a"}, {"b", "c"}])
     scene.until(lambda: scene.master() in ("b", "c"), 20.0)
     scene.run(5.0)
+
+
+def test_the_only_runner_that_is_restarted_in_order_is_master_again_at_once_in_a_new_epoch() -> None:
+    """Found: the electors took its new boot for a younger rival of the old one, for M + 3 H."""
+    scene = Scene(shape=(3, 1))
+    host = scene.host("a")
+    scene.until(lambda: scene.master() == "a")
+    host.stop_orderly()
+    scene.until(lambda: not host.up)
+    host.start()
+    took = scene.until(lambda: scene.master() == "a")
+    timing = scene.cluster.timing
+    print(f"master again after {took:.2f} s; M + 3 H is {timing.lease + 3 * timing.heartbeat:.2f} s")
+    epochs = [epoch for _, epoch, _ in scene.cluster.watch.begun]
+    assert took < timing.lease + 3 * timing.heartbeat and epochs == sorted(set(epochs)) and len(epochs) == 2
