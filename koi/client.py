@@ -66,7 +66,7 @@ class Client:
         password = secret if secret is not None else known.cluster.password if known else ""
         self._line = Line(password, self.id, self._ways, progress or (lambda text: None), trace)
         trace(f"cluster id {self.id}; configuration {known.path if known else 'none'};"
-                    f" the password is {'the one given' if secret is not None else 'the one of the configuration'}")
+              f" the password is {'the one given' if secret is not None else 'the one of the configuration'}")
 
     def __enter__(self) -> Client:
         return self

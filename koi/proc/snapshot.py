@@ -125,8 +125,7 @@ class Snapshot:
 
     def _own_warnings(self) -> list[str]:
         seat, roles = self.machine.seat, self.machine.roles
-        found = [self.machine.fencer.trouble] if self.machine.fencer.trouble else []
-        found += [self.shell.electors.lost(seat.name)] if self.shell.electors.lost(seat.name) else []
+        found = [text for text in (self.machine.fencer.trouble, self.shell.electors.lost(seat.name)) if text]
         found += [f"elector {seat.name} {roles.blank_warning}"] if roles.blank_warning else []
         if seat.majority <= len(seat.electors) // 2:
             found.append(f"unsafe_quorum: {seat.majority} of {self.electors} electors decide; a partition can give two masters")

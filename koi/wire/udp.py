@@ -132,8 +132,9 @@ class Endpoint:
         except OSError as error:
             self._targets.pop(address, None)
             self._count_error(error)
-            if len(self.unsent) < MAX_TARGETS:
-                self.unsent[address] = error.strerror or str(error)
+            if len(self.unsent) >= MAX_TARGETS:
+                self.unsent.clear()
+            self.unsent[address] = error.strerror or str(error)
 
     def _count_error(self, error: OSError) -> None:
         self.errors["EADDR" if isinstance(error, socket.gaierror) else errno.errorcode.get(error.errno or 0, "unknown")] += 1

@@ -201,6 +201,7 @@ def test_what_cannot_be_sent_is_counted(make: Make) -> None:
     a.send(("255.255.255.255", 5000), Resign(1))
     a.send(("localhost", 5000), Resign(1))  # a name, which would have to be looked up
     assert a.errors == {"EAFNOSUPPORT": 1, "EINVAL": 1, "EACCES": 1, "EADDR": 1}
+    assert a.unsent[("255.255.255.255", 5000)] == "Permission denied" and len(a.unsent) == 4
 
 
 @pytest.mark.parametrize("bind, host", [("127.0.0.1", "127.0.0.1"), ("::", "127.0.0.1"), pytest.param("::", "::1", marks=ipv6)])
