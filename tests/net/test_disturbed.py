@@ -20,7 +20,7 @@ def test_delayed_reordered_and_repeated_datagrams_move_nothing_and_stop_nothing(
         cluster.start()
         master, leader = cluster.settled()
         with Disturbed(hosts, DELAY_S, JITTER_S, repeated=0.5) as network:
-            watch_quiet(cluster, 4.0)
+            watch_quiet(cluster)
             assert cluster.settled()[0] == master and network.passed > 100
             other = "e" if master == "d" else "d"
             with cluster.hosted["a"].client() as client:
@@ -29,6 +29,4 @@ def test_delayed_reordered_and_repeated_datagrams_move_nothing_and_stop_nothing(
             since = time.time()
             network.silenced.add(other)
             assert cluster.expect_failover(other, since) == master
-            network.silenced.clear()
-        assert cluster.settled()[0] == master
         cluster.check()

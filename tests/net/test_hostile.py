@@ -242,25 +242,20 @@ def test_two_nodes_of_one_name_are_named_and_the_younger_is_refused(cluster: Rea
     assert epoch(cluster) == (master, number) and cluster.overlaps() == []
 
 
-@pytest.mark.parametrize("old, new, words", [
-    (f"password: {PASSWORD}", "password: not what the others have", "the seal does not open: another password"),
-    ("cluster:\n", "cluster:\n  id: 14\n", "of cluster "),
-])
-def test_a_node_that_is_not_understood_is_told_from_a_silent_one(tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_a_node_that_is_not_understood_is_told_from_a_silent_one(tmp_path: Path) -> None:
     """Found: status asked whether koinode runs there and whether UDP reaches it, while its datagrams came and were dropped."""
     with RealCluster(tmp_path) as cluster:
         cluster.start()
         cluster.wait_whole()
         cluster["c"].stop()
         text = cluster["c"].config.read_text()
-        assert old in text
-        cluster["c"].config.write_text(text.replace(old, new))
+        cluster["c"].config.write_text(text.replace(PASSWORD, "not what the others have"))
         cluster["c"].start()
         for node, silent in (("a", "c"), ("c", "a")):
             with cluster[node].client() as client:
                 def warned(client: Client = client, silent: str = silent) -> bool:
                     begins = f"elector {silent} is not heard, and a datagram from 127.0.0.1 "
                     told = answer(client.status).get("cluster", {}).get("warnings", ())
-                    return any(warning.startswith(begins) and words in warning for warning in told)
+                    return any(warning.startswith(begins) and "the seal does not open" in warning for warning in told)
 
                 until(f"{node} says so of {silent}", warned)
