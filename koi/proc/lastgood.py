@@ -21,8 +21,11 @@ from koi.config import Config
 from koi.configfile import MAX_FILE_BYTES, Faults, read_bytes, read_sections, shown
 from koi.configkeys import SECTIONS
 from koi.errors import ConfigError
+from koi.proc import files
 
 COPY_NAME = "koi.conf.good"
+NEW = ".new"
+"""Ending of a copy that is being written."""
 MAX_HEAD_BYTES = 20_000
 MAX_TOLD = 400
 """Of the faults, in `koi status`; the log names each."""
@@ -48,31 +51,53 @@ def read(path: Optional[str], name: Optional[str]) -> tuple[Config, Copy]:
 
 
 def keep(run_dir: str, copy: Copy) -> None:
-    """Replace the copy in one step; what cannot be written is logged."""
+    """Replace the copy in one step, if it is another one; what cannot be written is logged, and leaves no older copy."""
     path = os.path.join(run_dir, COPY_NAME)
-    head = json.dumps({"path": copy.path, "password": copy.password})
+    kept = replace(copy, content=copy.content.removeprefix(b"\xef\xbb\xbf"))
     try:
-        _write(path, b"# " + head.encode("ascii") + b"\n" + copy.content.removeprefix(b"\xef\xbb\xbf"))
+        if _is_there(path, kept):
+            return
+        _write(path, kept)
     except OSError as error:
-        log.get().error(f"{path} cannot be written: {error.strerror}; if koinode is killed as a whole and {copy.path} is faulty "
-                        "then, nobody demotes what it leaves before the file is mended")
+        log.get().error(f"{path} cannot be written: {error.strerror}{_forget(path)}; if koinode is killed as a whole and "
+                        f"{copy.path} is faulty then, nobody demotes what it leaves before the file is mended. See that "
+                        f"{run_dir} has room and can be written, then run 'koi reconfigure'")
 
 
-def _write(path: str, data: bytes) -> None:
-    new = f"{path}.new"
+def _is_there(path: str, copy: Copy) -> bool:
+    try:
+        return _read_copy(path) == copy
+    except ConfigError:
+        return False
+
+
+def _write(path: str, copy: Copy) -> None:
+    new, head = path + NEW, json.dumps({"path": copy.path, "password": copy.password})
     if os.path.lexists(new):
         os.unlink(new)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
+        file.write(b"# " + head.encode("ascii") + b"\n" + copy.content)
     os.rename(new, path)
+
+
+def _forget(path: str) -> str:
+    """Remove an older copy: a node would run as it was configured once. What became of it, for the log."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f" and the older one there not removed ({error.strerror}): remove it"
+    return ", and the older one there is removed"
 
 
 def remove(run_dir: str) -> None:
     """Nothing is left that would have to be demoted. Raises OSError."""
-    try:
-        os.unlink(os.path.join(run_dir, COPY_NAME))
-    except FileNotFoundError:
-        pass  # it could not be written
+    for name in (COPY_NAME, COPY_NAME + NEW):
+        try:
+            os.unlink(os.path.join(run_dir, name))
+        except FileNotFoundError:
+            pass  # it could not be written
 
 
 def run_dir(path: Optional[str]) -> str:
@@ -93,13 +118,20 @@ def run_dir(path: Optional[str]) -> str:
 def stand_in(folder: str, path: Optional[str], name: Optional[str], faults: Sequence[str]) -> Config:
     """The configuration of the copy in `folder` (a run_dir), in place of the file at `path`, which has these faults.
 
-    It counts as read from that file: relative paths start there, and a reload reads it again. ConfigError says why the
-    copy cannot be used.
+    It counts as read from that file: relative paths start there, and a reload reads it again. Where its electors may not
+    follow on those on disk (rule 2.3), it could not be replaced: the node then neither votes nor is promoted. ConfigError
+    says why the copy cannot be used.
     """
     found = _loads(os.path.join(folder, COPY_NAME), path, name)
     what = shown("; ".join(faults), MAX_TOLD)
-    text = f"mend {found.path}, then run 'koi reconfigure': the node runs with the last good copy of it, for it is faulty: {what}"
-    return replace(found, stands_in=text)
+    stale = files.electors_fault_on_disk(f"{found.node.state_dir}/elector.json", found.cluster.electors.names)
+    if not (stale and found.node.elector):
+        how = f"mend {found.path}, then run 'koi reconfigure': the node runs with the last good copy of it, for it is faulty: "
+        return replace(found, stands_in=how + what)
+    text = (f"mend {found.path}, then restart koinode: the node runs with an old copy of it, and neither votes nor is "
+            f"promoted, for its electors have changed since; the file is faulty: {what}")
+    bystander = replace(found.node, elector=False, mode="passive")
+    return replace(found, node=bystander, stands_in=text, warnings=(*found.warnings, f"the old copy of {found.path}: {stale}"))
 
 
 def _loads(place: str, path: Optional[str], name: Optional[str]) -> Config:

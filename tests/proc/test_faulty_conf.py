@@ -6,6 +6,7 @@ Then the last good copy of it counts (koi/proc/lastgood.py), until the file is m
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -17,8 +18,10 @@ from typing import Callable, Optional
 import pytest
 
 from koi import config
+from koi.core.ledger import Record
+from koi.core.messages import Ledger
 from koi.errors import ConfigError
-from koi.proc import lastgood
+from koi.proc import files, lastgood
 from koi.proc.lastgood import COPY_NAME, Copy
 from tests.cluster import PASSWORD, Node, RealCluster, until
 
@@ -105,6 +108,32 @@ def test_what_was_left_is_demoted_although_koi_conf_is_faulty(cluster: RealClust
     way(node)
     node.start()
     assert node.process is not None and node.process.wait(30) == 2, "nothing is left, so it does not start"
+
+
+def test_over_an_old_copy_with_other_electors_it_demotes_and_does_not_vote(cluster: RealCluster) -> None:
+    node = cluster[cluster.wait_master()]
+    good, copy = node.config.read_text(), node.folder / "run" / COPY_NAME
+    node.kill_koi()
+    wrong_value(node)
+    copy.write_text(re.sub(r"electors: {.*}", f'electors: {{{node.name}: "127.0.0.1:{node.port}"}}', copy.read_text()))
+    killed = time.time()
+    node.start()
+    until("demote", lambda: cluster.first("demote", "end", killed, node.name))
+    until("it is up", lambda: "is up with 1 service" in node.log.read_text()[-5000:])
+    said = node.log.read_text()
+    assert f"mend {node.config}, then restart koinode: the node runs with an old copy of it" in said
+    assert "but this node last ran with a, b, c: more than one name differs" in said
+    assert set(node.processes()) == {"root", "runner", "service vip"}
+    cluster.wait_master(other_than=node.name)
+    mend(node, good)
+    os.kill(node.pid, signal.SIGHUP)
+    refusal = "node.elector can only be changed by a restart of koinode"
+    until("it is read again", lambda: "SIGHUP: the configuration is not changed: " in node.log.read_text())
+    assert refusal in node.log.read_text()
+    assert node.stop() == 0
+    node.start()
+    cluster.wait_whole()
+    assert cluster.overlaps() == []
 
 
 def mend(node: Node, good: str) -> None:
@@ -202,11 +231,61 @@ def test_a_copy_of_the_last_version_of_a_program_may_be_faulty_for_this_one(conf
         lastgood.stand_in(str(conf.parent / "run"), str(conf), None, [])
 
 
-def test_what_cannot_be_written_is_said_and_leaves_the_last_copy(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is logged as an error."""
+    told: list[str] = []
+    monkeypatch.setattr(lastgood.log, "get", lambda: SimpleNamespace(error=told.append))
+    return told
+
+
+def test_a_copy_that_cannot_be_replaced_is_removed_for_the_node_was_configured_anew(conf: Path, said: list[str]) -> None:
     copy = kept(conf)
-    said: list[str] = []
-    monkeypatch.setattr(lastgood.log, "get", lambda: SimpleNamespace(error=said.append))
-    (conf.parent / "run" / f"{COPY_NAME}.new").mkdir()
-    lastgood.keep(str(conf.parent / "run"), copy)
-    assert len(said) == 1 and f"{COPY_NAME} cannot be written: Is a directory; if koinode is killed as a whole" in said[0]
-    assert lastgood.stand_in(str(conf.parent / "run"), str(conf), None, []).node.name == "a"
+    run = conf.parent / "run"
+    (run / f"{COPY_NAME}.new").mkdir()
+    lastgood.keep(str(run), copy)
+    assert said == [] and (run / COPY_NAME).exists(), "it is the same, nothing has to be written"
+    lastgood.keep(str(run), Copy(copy.path, copy.content + b"# changed\n", copy.password))
+    assert len(said) == 1
+    assert f"{COPY_NAME} cannot be written: Is a directory, and the older one there is removed; if koinode is killed" in said[0]
+    assert "then run 'koi reconfigure'" in said[0] and not (run / COPY_NAME).exists()
+    lastgood.keep(str(run), copy)
+    assert f"{COPY_NAME} cannot be written: Is a directory; if koinode" in said[1]
+
+
+def test_a_copy_that_can_be_neither_replaced_nor_removed_is_to_be_removed_by_hand(conf: Path, said: list[str]) -> None:
+    copy = kept(conf)
+    run = conf.parent / "run"
+    (run / COPY_NAME).unlink()
+    (run / COPY_NAME).mkdir()
+    lastgood.keep(str(run), copy)
+    assert len(said) == 1 and "and the older one there not removed (Is a directory): remove it; if koinode" in said[0]
+
+
+def test_what_was_begun_of_a_copy_goes_with_it(conf: Path) -> None:
+    kept(conf)
+    run = conf.parent / "run"
+    (run / f"{COPY_NAME}.new").write_text("half")
+    lastgood.remove(str(run))
+    assert list(run.iterdir()) == []
+
+
+def recorded(state: Path, electors: tuple[str, ...]) -> None:
+    """An elector has run with these."""
+    state.mkdir()
+    files.write_json(str(state / "elector.json"), files.dump_record(Record(1, "a", (1, 1), Ledger(), 1, 3.0, electors)))
+
+
+def test_a_copy_with_electors_that_may_not_follow_on_the_last_neither_votes_nor_is_promoted(conf: Path) -> None:
+    conf.write_text(GOOD.replace("run_dir: run\n", "run_dir: run\n  state_dir: state\n"))
+    kept(conf)
+    recorded(conf.parent / "state", ("a", "b"))
+    found = lastgood.stand_in(str(conf.parent / "run"), str(conf), None, ["it is faulty"])
+    assert found.node.elector and found.node.mode == "active" and "then run 'koi reconfigure'" in found.stands_in
+    (conf.parent / "state/elector.json").unlink()
+    (conf.parent / "state").rmdir()
+    recorded(conf.parent / "state", ("a", "b", "c"))
+    found = lastgood.stand_in(str(conf.parent / "run"), str(conf), None, ["it is faulty"])
+    assert not found.node.elector and found.node.mode == "passive"
+    assert "then restart koinode" in found.stands_in and "the file is faulty: it is faulty" in found.stands_in
+    assert any("this node last ran with a, b, c" in text for text in found.warnings)
