@@ -2,7 +2,7 @@
 
 Rule: run_dir/koinode.lock is held twice. The record lock (fcntl) is root's alone and ends with it: while it is held, a
 koinode runs. The flock is inherited by the workers: while only it is held, workers of a dead tree still demote and
-stop, and a new koinode waits for them. The file holds the pid of the root that owns it, or did. An orderly end removes
+stop, and a new koinode waits for them, and kills those that were stopped. The file holds the pid of the root that owns it, or did. An orderly end removes
 it while it is held; who has opened the removed one opens it anew.
 """
 
@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import Optional
 
+from koi import log
 from koi.errors import KoiError
+from koi.proc.loop import now
+from koi.proc.system import is_stopped
 
 LOCK_NAME = "koinode.lock"
 PID_BYTES = 32
 MAX_TRIES = 5
 """How often a lock that was removed while it was waited for is opened anew."""
-
-
-class _Late(Exception):
-    """The time to wait is over."""
-
-
-def _late(signum: int, frame: Optional[FrameType]) -> None:
-    raise _Late
+LOOK_S = 1.0
+"""So often the workers that are waited for are looked at, besides when one of them ends."""
 
 
 def acquire(run_dir: str, node: str, wait_s: float, on_wait: Callable[[str], None]) -> int:
@@ -112,19 +108,64 @@ def _take(fd: int, path: str, node: str, wait_s: float, on_wait: Callable[[str],
 
 
 def _wait(fd: int, path: str, before: str, wait_s: float) -> None:
-    """Wait for the flock; the alarm's handler is what ends the wait."""
-    handler = signal.signal(signal.SIGALRM, _late)
-    signal.setitimer(signal.ITIMER_REAL, max(wait_s, 0.001))  # 0 would wait for ever
+    """Wait for the flock: workers end one by one, and one that was stopped by a signal would never do so by itself."""
+    ends = now() + wait_s
+    while not _flocked(fd):
+        if now() >= ends:
+            raise KoiError(
+                f"workers of the dead koinode {before} still run after {wait_s:g} s; "
+                f"end them (`fuser {path}` names them), then start koinode again"
+            )
+        _until_one_ends(_others(fd), min(LOOK_S, max(0.0, ends - now())))
+
+
+def _flocked(fd: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    except _Late:
-        raise KoiError(
-            f"workers of the dead koinode {before} still run after {wait_s:g} s; "
-            f"end them (`fuser {path}` names them), then start koinode again"
-        ) from None
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _others(fd: int) -> list[int]:
+    """The processes that have the file open, this one excepted; those that a signal has stopped are killed."""
+    found = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid() and _has_open(name, fd)]
+    for pid in found:
+        if is_stopped(pid):
+            log.get().warning(f"process {pid} of the dead koinode was stopped by a signal and demotes nothing: it is killed, and "
+                              "what it left is demoted and stopped as soon as the others have ended")
+            _kill(pid)
+    return found
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has gone on and ended meanwhile
+
+
+def _has_open(pid: str, fd: int) -> bool:
+    try:
+        return any(_is_at(fd, f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:  # it has ended, or is somebody else's
+        return False
+
+
+def _until_one_ends(pids: Sequence[int], most_s: float) -> None:
+    poll, opened = select.poll(), []
+    for pid in pids:
+        try:
+            opened.append(os.pidfd_open(pid))
+        except ProcessLookupError:
+            most_s = 0.0
+    try:
+        for one in opened:
+            poll.register(one, select.POLLIN)
+        poll.poll(most_s * 1000)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+        for one in opened:
+            os.close(one)
 
 
 def _pid(fd: int) -> str:

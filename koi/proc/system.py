@@ -81,7 +81,7 @@ def _stat(pid: int) -> Optional[list[str]]:
 def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped the process."""
     fields = _stat(pid)
-    return fields is not None and fields[_STATE] in ("T", "t")
+    return fields is not None and fields[_STATE] == "T"
 
 
 def descendants(pid: int) -> list[int]:

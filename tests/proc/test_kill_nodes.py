@@ -86,6 +86,25 @@ def test_root_stopped_the_runner_lets_the_lease_go_and_a_new_root_takes_the_node
     assert cluster.overlaps() == []
 
 
+def test_root_and_a_worker_stopped_the_next_koinode_kills_the_worker_and_demotes_what_it_left(make: Make) -> None:
+    """A worker that a signal has stopped would be waited for until somebody continues it."""
+    cluster = make(nodes="a")
+    node, began = cluster["a"], time.time()
+    worker, root = node.processes()["service vip"], node.pid
+    send([root, worker], signal.SIGSTOP)
+    os.kill(root, signal.SIGKILL)
+    assert node.process is not None
+    node.process.wait()
+    until("the other worker ends", lambda: set(beneath(node.folder)) == {worker})
+    node.start()
+    cluster.wait_state("a", "Master")
+    said = node.log.read_text()
+    assert f"workers of the dead koinode {root} still demote and stop" in said
+    assert f"process {worker} of the dead koinode was stopped by a signal and demotes nothing: it is killed" in said
+    scripts = ran(cluster, "a", began)
+    assert scripts.count("demote") >= 2 and scripts[-2:] == ["promote", "promote"]
+
+
 def test_root_stopped_for_a_moment_costs_nothing(make: Make) -> None:
     cluster = make(failover="2s")
     master, began = cluster.wait_master(), time.time()
