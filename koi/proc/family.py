@@ -7,6 +7,7 @@ blocks and nothing here decides when a child is started or what its end means.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from koi.proc.cell import LeaseCell, LifeSigns
 from koi.proc.child import DISREGARDED, ELECTOR, SERVICE, SIGNING, Context, live, reset_signals
 from koi.proc.link import Link, pair
 from koi.proc.loop import Loop, now
-from koi.proc.supervise import Child
+from koi.proc.supervise import MAX_DELAY_S, Child
 from koi.proc.system import descendants, die_with_parent
 
 Main = Callable[[Context], None]
@@ -31,6 +32,13 @@ DRAIN_S = 5.0
 """A child whose full pipe has not moved for this long is killed."""
 PIPE_END_S = 0.1
 """A child whose pipe has ended is ending too; one that lives on for so long is killed."""
+SHORT_OF = {
+    errno.EMFILE: "koinode may have too few files open; raise its limit (ulimit -n, LimitNOFILE of systemd)",
+    errno.ENFILE: "the machine has too many files open; see which program leaks them, or raise fs.file-max",
+    errno.EAGAIN: "end what runs too often, or raise the limit of processes (ulimit -u, TasksMax of systemd, kernel.pid_max)",
+    errno.ENOMEM: "the machine has too little memory; end what needs too much",
+}
+"""What to do when no child can be started."""
 MAX_LAST_READS = 64
 """Reads of what an ended child has left in its pipe."""
 
@@ -72,8 +80,8 @@ class Family:
         """The names of those that run."""
         return [c.name for c in self._children.values() if c.pid is not None and kind in (None, c.kind)]
 
-    def fork(self, child: Child, hang_s: Optional[float], outfit: Outfit) -> bool:
-        """Start the child. False when the system has no process or pipe to give; it is then tried again later."""
+    def fork(self, child: Child, hang_s: Optional[float], outfit: Outfit) -> str:
+        """Start the child; else why the system has no process or pipe to give. It is then tried again later."""
         try:
             ours, theirs = pair()
         except OSError as error:
@@ -96,7 +104,7 @@ class Family:
         child.born(pid, ours, now(), hang_s)
         self._by_pid[pid] = child
         ours.attach(self.loop, lambda to, body: self._hear(child, to, body), lambda: self._pipe_ended(child, pid))
-        return True
+        return ""
 
     def tell(self, name: str, message: object) -> None:
         """Send a message to a child; dropped when it does not run."""
@@ -208,11 +216,15 @@ class Family:
                 self._hear(child, to, body)
         link.close()
 
-    def _not_born(self, child: Child, error: OSError) -> bool:
-        log.get().error(f"{child.name} cannot be started: {error.strerror}")
+    def _not_born(self, child: Child, error: OSError) -> str:
+        """Told once, however often it is tried."""
+        why = f"{child.name} cannot be started: {error.strerror}; {SHORT_OF.get(error.errno or 0, 'see the log of the kernel')}"
+        if child.not_born != why:
+            child.not_born = why
+            log.get().error(f"{why}; it is tried again and again, {MAX_DELAY_S:g} s apart at most")
         child.started = now()
         child.gone(now(), again=True)
-        return False
+        return why
 
     def _child(self, child: Child, parent: int, ours: Link, theirs: Link, outfit: Outfit) -> NoReturn:
         """In the new process: drop what is not its own, then live. Never returns."""

@@ -198,7 +198,10 @@ class Root:
 
     def _start(self, child: Child) -> None:
         pinged = child.kind != SERVICE
-        if not self.family.fork(child, self.heart.hang_s if pinged else None, self._outfit):
+        why_not = self.family.fork(child, self.heart.hang_s if pinged else None, self._outfit)
+        if why_not:
+            if pinged:
+                self._give_up_start(why_not)
             return
         self._pids_changed = True
         self.heart.ping(child, now())
@@ -231,9 +234,8 @@ class Root:
     def _ended(self, child: Child, pid: int, status: int) -> None:
         name, how, reason, planned = child.name, how_it_ended(child, status), child.reason, child.planned
         self._pids_changed = True
-        if reason is not None and self._on_up is not None and child.kind != SERVICE and self.shutdown.replaces:
-            self.cannot_start = reason
-            self.shutdown.abort(now())
+        if reason is not None and child.kind != SERVICE:
+            self._give_up_start(reason)
         again = self.shutdown.replaces and not child.retired
         wait = child.gone(now(), again)
         if again and planned:
@@ -245,6 +247,12 @@ class Root:
             if child.retired:
                 changes.forget(self, child)
             self.shutdown.ended(now())
+
+    def _give_up_start(self, why: str) -> None:
+        """Elector or runner cannot work here: a node that has not been up yet ends, so that who started it learns why."""
+        if self._on_up is not None and self.shutdown.replaces:
+            self.cannot_start = why
+            self.shutdown.abort(now())
 
     def _check_up(self) -> None:
         """Up is when elector and runner have answered for the first time."""

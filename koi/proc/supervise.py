@@ -90,6 +90,8 @@ class Child:
     """When it is killed because its pipe has ended; None: it has not."""
     planned: bool = False
     """Root has asked it to end, for a new one is to take its place."""
+    not_born: str = ""
+    """Why the system could not start it at the last try."""
     reason: Optional[str] = None
     """What the process itself gave as the reason of its end."""
     last: Optional[ServiceState] = None
@@ -105,6 +107,7 @@ class Child:
         """It has been forked."""
         self.pid, self.link, self.started = pid, link, now
         self.due = self.killed_why = self.reason = None
+        self.not_born = ""
         self.starts += 1
         self.pulse = None if hang_s is None else Pulse(hang_s)
 

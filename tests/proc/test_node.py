@@ -25,6 +25,9 @@ Run = subprocess.CompletedProcess[str]
 class Node:
     """A folder with configuration and services, and koinode called on it."""
 
+    before: list[str] = []
+    """What calls it."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "koi.conf"
@@ -52,7 +55,7 @@ class Node:
         return {**os.environ, "PYTHONPATH": str(REPOSITORY), "KOI_TEST_FOLDER": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def command(self, *args: str) -> list[str]:
-        return [sys.executable, "-m", "tests.proc.fake_node", *args]
+        return [*self.before, sys.executable, "-m", "tests.proc.fake_node", *args]
 
     def run(self, *args: str) -> Run:
         return subprocess.run(
@@ -213,6 +216,21 @@ def test_daemonize_tells_why_not(node: Node) -> None:
     assert failed.stderr.strip() == "koinode: port 42012 is in use"
     assert not node.pid_file.exists()
     until(lambda: all(is_gone(pid) for pid in node.pids().values()))
+
+
+def test_daemonize_where_the_machine_has_too_little_to_give_says_what_to_raise(node: Node) -> None:
+    """With less and less it is something else that fails first; it never waits for what does not come."""
+    said = ""
+    for files in range(14, 7, -1):
+        node.before = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
+        failed = node.daemonize()
+        if failed.returncode == 0:  # still enough for elector and runner
+            os.kill(node.root(), signal.SIGKILL)
+            until(lambda: all(is_gone(pid) for pid in node.pids().values()))
+            continue
+        assert failed.returncode == 1 and "Too many open files" in failed.stderr and not node.pid_file.exists()
+        said += failed.stderr
+    assert "cannot be started: Too many open files; " in said and "raise its limit (ulimit -n" in said
 
 
 def test_daemonize_beside_a_running_one_names_its_pid_and_keeps_its_pid_file(node: Node) -> None:

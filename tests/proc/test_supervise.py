@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from types import SimpleNamespace
+
 import pytest
 
 from koi.core.timing import Timing
+from koi.proc import family
 from koi.proc.child import BEAT
 from koi.proc.family import Family
 from koi.proc.heart import Heart
@@ -141,3 +146,19 @@ def test_a_child_that_is_replaced_as_planned_is_not_blamed() -> None:
     child = Child("elector", "elector", planned=True, failures=3, started=99.0)
     assert child.gone(100.0, again=True) == 0.0
     assert (child.failures, child.planned, child.due) == (3, False, 100.0)
+
+
+def test_what_the_machine_cannot_give_is_told_once_and_again_when_it_is_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(family.log, "get", lambda: SimpleNamespace(error=told.append))
+    loop = Loop()
+    children, one = Family(loop, {}, lambda child, to, body: None, -1), Child("runner", "runner")
+    for number in (errno.EMFILE, errno.EMFILE, errno.EAGAIN, errno.EIO):
+        def pair(number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+        monkeypatch.setattr(family, "pair", pair)
+        why = children.fork(one, None, lambda child: {})
+        assert why.startswith(f"runner cannot be started: {os.strerror(number)}; ")
+    loop.close()
+    assert len(told) == 3 and "ulimit -n" in told[0] and "ulimit -u" in told[1] and "kernel" in told[2]
+    assert one.due is not None and one.failures == 4
