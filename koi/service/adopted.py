@@ -12,7 +12,7 @@ from typing import Callable, Optional
 
 from koi.proc.loop import Loop
 from koi.service.output import Output
-from koi.service.script import KILL_DELAY_S
+from koi.service.script import ENDING, KILL_DELAY_S
 
 
 class Adopted:
@@ -47,7 +47,8 @@ class Adopted:
         if not self.ended and not self.told:
             self.told = True
             self._kill_at = self._loop.now() + patience
-            self._signal(signal.SIGTERM)
+            for signum in ENDING:
+                self._signal(signum)
 
     def kill(self) -> None:
         """SIGKILL to its group."""

@@ -14,6 +14,7 @@ from typing import Callable, Optional
 
 from koi.proc.loop import Loop
 from koi.service import catalog
+from koi.service.script import ENDING
 
 MAX_ROUNDS = 4
 """A process that forks while it is looked for is found in the next round."""
@@ -149,7 +150,8 @@ class Ending:
                 continue
         for pidfd, pid in list(self._watched.items()):
             loop.add(pidfd, lambda pidfd=pidfd: self._ended(pidfd))  # type: ignore[misc]
-            self._signal(pidfd, pid, signal.SIGTERM)
+            for signum in ENDING:
+                self._signal(pidfd, pid, signum)
         if not self._watched:
             self.deadline = None
             on_done()

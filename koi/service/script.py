@@ -18,6 +18,8 @@ from typing import Callable, Mapping, Optional
 from koi.proc.loop import Loop
 from koi.service.output import Output
 
+ENDING = (signal.SIGTERM, signal.SIGCONT)
+"""What was stopped hears of its end only when it goes on."""
 KILL_DELAY_S = 1.0
 READ_BYTES = 65536
 MAX_LAST_READS = 16
@@ -135,7 +137,8 @@ class Script:
         if not self.ended and not self.told:
             self.told = True
             self._kill_at = self._loop.now() + patience
-            self._signal(signal.SIGTERM)
+            for signum in ENDING:
+                self._signal(signum)
 
     def kill(self) -> None:
         """SIGKILL to its group."""

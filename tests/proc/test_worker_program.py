@@ -11,7 +11,7 @@ import pytest
 from koi.core.pipe import Freeze
 from tests.proc.conftest import MakeLone
 from tests.proc.lone_worker import Lone, promoted
-from tests.proc.waiting import is_gone, pid_in, until
+from tests.proc.waiting import is_gone, pid_in, state, until
 
 
 def program(lone: Lone, tmp_path: Path, text: str = "exec sleep 60") -> Lone:
@@ -59,6 +59,29 @@ def test_a_program_is_started_once_more_by_a_new_worker(make_lone: MakeLone, tmp
     assert pid_in(tmp_path / "program") != first and is_gone(first) and lone.failures() == []
     lone.order("stopped")
     lone.until("Stopped")
+
+
+@pytest.mark.parametrize("worker", ["its own", "the next", "the next in maintenance"])
+def test_a_program_that_a_signal_has_stopped_goes_on_so_that_it_ends(make_lone: MakeLone, tmp_path: Path, worker: str) -> None:
+    """Else it would hear of its end only by SIGKILL after stop_timeout, which is 6 minutes."""
+    lone = promoted(program(make_lone("promote", "demote"), tmp_path))
+    pid = pid_in(tmp_path / "program")
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: state(pid) == "T")
+    if worker == "the next":
+        lone.respawn()
+    elif worker == "the next in maintenance":
+        lone.send(Freeze(True))
+        last = lone.until("Promoted")
+        assert lone.pid is not None
+        os.kill(lone.pid, signal.SIGKILL)
+        os.waitpid(lone.pid, 0)
+        lone.said.clear()
+        lone.fork(respawned=True, last=last, frozen=True)
+        lone.send(Freeze(False))
+    lone.order("stopped")
+    lone.until("Stopped")
+    assert is_gone(pid) and lone.failures() == []
 
 
 # --- what is left behind --------------------------------------------------------------------------

@@ -100,9 +100,9 @@ def test_a_script_is_known_by_where_it_lay(place: str, action: str, command: tup
 def test_a_script_that_runs_is_found_as_such_also_after_a_renaming(runner: Runner, mark: Mark, renamed: bool) -> None:
     folder = runner.folder / "10-db"
     folder.mkdir()
-    path, begun = runner.write(f"echo > {runner.folder}/begun; sleep 60 & wait", "10-db/promote"), runner.folder / "begun"
+    path = runner.write(f"echo $$ > {runner.folder}/begun; sleep 60 & wait", "10-db/promote")
     runner.start_path(path, **environment(replace(mark, folder=str(folder)), "promote"))
-    until(begun.exists, what="the shell has opened its script")
+    pid_in(runner.folder / "begun")
     if renamed:
         folder.rename(runner.folder / "30-db")
     found = until(lambda: [one for one in leftovers.find(mark) if path in one.command and one.leads])
