@@ -145,6 +145,8 @@ class Node:
         self.services.mkdir()
         self.options: list[str] = []
         """More arguments of koinode."""
+        self.before: list[str] = []
+        """What calls it."""
         self.process: Optional[subprocess.Popen[bytes]] = None
 
     @property
@@ -160,7 +162,7 @@ class Node:
 
     def start(self) -> None:
         """Run koinode."""
-        command = [sys.executable, "-m", self.cluster.program, "-f", str(self.config), *self.options]
+        command = [*self.before, sys.executable, "-m", self.cluster.program, "-f", str(self.config), *self.options]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(

@@ -17,6 +17,8 @@ from koi.errors import KoiError
 from koi.wire import codec
 
 FORMAT = 1
+NEW = ".new"
+"""Ending of a file that is being written."""
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -53,7 +55,7 @@ def electors_fault_on_disk(path: str, electors: Sequence[str]) -> str:
 
 def write_json(path: str, content: Any, sync: bool = True) -> None:
     """Replace the file atomically: temporary file, fsync, rename, fsync of the folder. OSError when the disk refuses."""
-    temporary = f"{path}.new"
+    temporary = path + NEW
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         _write_all(fd, (json.dumps(content) + "\n").encode())
@@ -64,6 +66,15 @@ def write_json(path: str, content: Any, sync: bool = True) -> None:
     os.rename(temporary, path)
     if sync:
         _sync_folder(os.path.dirname(path))
+
+
+def remove(path: str) -> None:
+    """The file and what was begun of a new one, as far as they are there. Raises OSError."""
+    for name in (path, path + NEW):
+        try:
+            os.unlink(name)
+        except FileNotFoundError:
+            continue
 
 
 def _write_all(fd: int, data: bytes) -> None:

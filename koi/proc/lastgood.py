@@ -24,8 +24,6 @@ from koi.errors import ConfigError
 from koi.proc import files
 
 COPY_NAME = "koi.conf.good"
-NEW = ".new"
-"""Ending of a copy that is being written."""
 MAX_HEAD_BYTES = 20_000
 MAX_TOLD = 400
 """Of the faults, in `koi status`; the log names each."""
@@ -72,7 +70,7 @@ def _is_there(path: str, copy: Copy) -> bool:
 
 
 def _write(path: str, copy: Copy) -> None:
-    new, head = path + NEW, json.dumps({"path": copy.path, "password": copy.password})
+    new, head = path + files.NEW, json.dumps({"path": copy.path, "password": copy.password})
     if os.path.lexists(new):
         os.unlink(new)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -93,11 +91,7 @@ def _forget(path: str) -> str:
 
 def remove(run_dir: str) -> None:
     """Nothing is left that would have to be demoted. Raises OSError."""
-    for name in (COPY_NAME, COPY_NAME + NEW):
-        try:
-            os.unlink(os.path.join(run_dir, name))
-        except FileNotFoundError:
-            pass  # it could not be written
+    files.remove(os.path.join(run_dir, COPY_NAME))
 
 
 def run_dir(path: Optional[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Optional
 
 from koi import log
 from koi.core.facts import Debt
+from koi.proc import files
 
 LEASE_NAME = "lease"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -70,10 +71,7 @@ def debt(run_dir: str, may_hold: bool, began: float) -> Optional[Debt]:
 
 def remove(run_dir: str) -> None:
     """Nothing is left. Raises OSError."""
-    try:
-        os.unlink(os.path.join(run_dir, LEASE_NAME))
-    except FileNotFoundError:
-        pass  # this node has no runner
+    files.remove(os.path.join(run_dir, LEASE_NAME))
 
 
 def boot_id() -> str:

@@ -2,8 +2,8 @@
 
 Rule: run_dir/koinode.lock is held twice. The record lock (fcntl) is root's alone and ends with it: while it is held, a
 koinode runs. The flock is inherited by the workers: while only it is held, workers of a dead tree still demote and
-stop, and a new koinode waits for them, and kills those that were stopped. The file holds the pid of the root that owns it, or did. An orderly end removes
-it while it is held; who has opened the removed one opens it anew.
+stop, and a new koinode waits for them; one that a signal has stopped is killed. The file holds the pid of the root that
+owns it, or did. An orderly end removes it while it is held; who has opened the removed one opens it anew.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def acquire(run_dir: str, node: str, wait_s: float, on_wait: Callable[[str], Non
 
 
 def remove(fd: int, run_dir: str) -> None:
-    """Remove the lock file at an orderly end, when nobody else holds it. The descriptor stays open."""
+    """Remove the lock file at an orderly end, while it is held. The descriptor stays open."""
     path = os.path.join(run_dir, LOCK_NAME)
     if _is_at(fd, path):
         os.unlink(path)
@@ -74,18 +74,25 @@ def write_pid(paths: Sequence[str]) -> None:
     """Write this process's id into each file; only the holder of the lock may. Raises KoiError."""
     for path in paths:
         try:
-            with open(path, "w", encoding="ascii") as file:
-                file.write(f"{os.getpid()}\n")
+            with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "rb+") as file:
+                _note_pid(file.fileno())
         except OSError as error:
-            raise KoiError(f"the pid file {path} cannot be written: {error.strerror}") from error
+            raise KoiError(f"the pid file {path} cannot be written: {error.strerror}; make room or name another") from error
+
+
+def _note_pid(fd: int) -> None:
+    """In place of the one before: a full disk has no room for what is first given up."""
+    line = f"{os.getpid()}\n".encode()
+    os.pwrite(fd, line, 0)
+    os.ftruncate(fd, len(line))
 
 
 def remove_pid(paths: Sequence[str]) -> None:
-    """Remove the files again that hold this process's id."""
+    """Remove the files again that hold this process's id, or nothing for which there was room."""
     for path in paths:
         try:
             with open(path, encoding="ascii") as file:
-                mine = file.read().strip() == str(os.getpid())
+                mine = file.read().strip() in ("", str(os.getpid()))
             if mine:
                 os.unlink(path)
         except (OSError, ValueError):
@@ -98,8 +105,10 @@ def _take(fd: int, path: str, node: str, wait_s: float, on_wait: Callable[[str],
     except OSError:
         raise KoiError(f"koinode of node {node} runs already, pid {_pid(fd)} ({path}); 'koi local' shows it") from None
     before = _pid(fd)
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    try:
+        _note_pid(fd)
+    except OSError as error:
+        raise KoiError(f"{path} cannot be written: {error.strerror}; make room there, or set another node.run_dir") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -170,9 +170,10 @@ class Root:
 
     def close(self) -> None:
         """Leave in the run folder what a successor must know; nothing after an orderly end."""
-        self._save()
-        if self.tree.clean and not self._tree_fault:
-            treefile.remove(self.config.node.run_dir)
+        if self.tree.clean:
+            self._leave_nothing()
+        else:
+            self._save()
         self.notifier.close()
         self.loop.close()
 
@@ -349,7 +350,16 @@ class Root:
         except OSError as error:
             if self._tree_fault != str(error):
                 self._tree_fault = str(error)
-                log.get().error(f"tree.json cannot be written: {error}; if root dies, its successor knows less of what it left")
+                log.get().error(f"tree.json cannot be written: {error}; if root dies, its successor knows less of what it left. "
+                                f"See that {self.config.node.run_dir} has room and can be written")
+
+    def _leave_nothing(self) -> None:
+        try:
+            treefile.remove(self.config.node.run_dir)
+        except OSError as error:
+            self.tree.clean = False
+            log.get().error(f"{error.filename} cannot be removed: {error.strerror}; the next koinode will demote and stop the "
+                            "services first, as if this one had been killed")
 
     def tree_changed(self, within: float = 0.0) -> None:
         """tree.json is to be written, at the latest so many seconds from now."""

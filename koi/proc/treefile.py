@@ -162,10 +162,10 @@ def write(run_dir: str, tree: Tree) -> None:
 
 
 def remove(run_dir: str) -> None:
-    """Nothing is left of this tree that a successor would have to know. Raises OSError."""
-    os.unlink(os.path.join(run_dir, TREE_NAME))
+    """Nothing is left of this tree that a successor would have to know. Raises OSError; the tree then counts as unclean still."""
     leasefile.remove(run_dir)
     lastgood.remove(run_dir)
+    files.remove(os.path.join(run_dir, TREE_NAME))
 
 
 def _parse(content: Any) -> Tree:
