@@ -322,6 +322,29 @@ def test_sysv_after_a_crash(node: Node) -> None:
 
 
 @needs_ssd
+@pytest.mark.parametrize("content", ["pid", "", "no pid\n"], ids=["of another", "empty", "spoilt"])
+def test_sysv_with_a_pid_file_that_names_another_process(node: Node, content: str) -> None:
+    """After a crash the pid may soon be somebody else's, who must not be taken for koinode, and not be ended."""
+    service = Service(node)
+    other = subprocess.Popen(["sleep", "60"])
+
+    def leave() -> None:
+        node.pid_file.write_text(f"{other.pid}\n" if content == "pid" else content)
+
+    try:
+        for verb, code in (("status", 1), ("reload", 7), ("try-restart", 0), ("stop", 0)):
+            leave()
+            assert service(verb) == code, f"{verb}: {service.output}"
+        assert service("status") == 3
+        leave()
+        assert service("start") == 0 and cmdline(node.root()) == "koinode: root [a]"
+        assert service("stop") == 0 and other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+@needs_ssd
 @pytest.mark.parametrize("verb", ["start", "restart"])
 def test_sysv_after_a_crash_of_all_starts_also_with_a_faulty_configuration(node: Node, verb: str) -> None:
     service = Service(node)
