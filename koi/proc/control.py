@@ -32,7 +32,8 @@ PROGRESS_S = 2.0
 
 MAX_WAITING = 64
 NO_LEADER_S = 5.0
-"""How long a command waits for a leader before it is refused."""
+"""How long a command waits for a leader before it is refused; for its ledger to be agreed twice lease + grace longer."""
+MAY_COME = "once electors can agree again the command may still be carried out; see 'koi status'"
 
 
 @dataclass
@@ -70,6 +71,12 @@ class Control:
     def name(self) -> str:
         """This node."""
         return str(self.shell.config.node.name)
+
+    @property
+    def _agree_s(self) -> float:
+        """A ledger that names another master waits for guards; what is asked meanwhile waits for that ledger."""
+        timing = self.shell.config.timing
+        return float(NO_LEADER_S + 2 * (timing.lease + timing.grace))
 
     # --- events ---
 
@@ -183,6 +190,9 @@ class Control:
                 self.replies.refuse(waiting.request.id, verdict.message)
             elif waiting.condition.epoch is not None:
                 self._progress(waiting, snapshot, now, only_news=True)
+            elif waiting.condition.asked and now >= waiting.since + self._agree_s:
+                self._end(waiting.request.id)
+                self.replies.refuse(waiting.request.id, f"nothing can be agreed: {snapshot.nobody()}; {MAY_COME}")
         if waiting.give_up is not None and now >= waiting.give_up and waiting.request.id in self.waiting:
             self._end(waiting.request.id)
             self.replies.refuse(waiting.request.id, waiting.message)

@@ -56,16 +56,32 @@ def electors_fault_on_disk(path: str, electors: Sequence[str]) -> str:
 def write_json(path: str, content: Any, sync: bool = True) -> None:
     """Replace the file atomically: temporary file, fsync, rename, fsync of the folder. OSError when the disk refuses."""
     temporary = path + NEW
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        _write_all(fd, (json.dumps(content) + "\n").encode())
+        _write_whole(temporary, (json.dumps(content) + "\n").encode(), sync)
+    except OSError:
+        _forget(temporary)
+        raise
+    os.rename(temporary, path)
+    if sync:
+        _sync_folder(os.path.dirname(path))
+
+
+def _write_whole(path: str, data: bytes, sync: bool) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        _write_all(fd, data)
         if sync:
             os.fsync(fd)
     finally:
         os.close(fd)
-    os.rename(temporary, path)
-    if sync:
-        _sync_folder(os.path.dirname(path))
+
+
+def _forget(path: str) -> None:
+    """What a full disk has no room for; why it could not be written is told by who wanted it."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return
 
 
 def remove(path: str) -> None:

@@ -1,4 +1,4 @@
-"""A run_dir without room, at each moment of a node's life: it goes on, says what to do, and demotes what was left.
+"""A run_dir or state_dir without room, at each moment of a node's life: it goes on, says what to do, demotes what was left.
 
 The folder is a small file system in a mount namespace of its own, which outlives the koinode that runs in it.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from koi.errors import Refused
 from tests.cluster import Node, RealCluster, until
 
 pytestmark = pytest.mark.skipif(
@@ -26,20 +27,20 @@ BLOCK = 4096
 
 
 class SmallDisk:
-    """The node's run_dir on a file system of its own."""
+    """One of the node's folders, run or state, on a file system of its own."""
 
-    def __init__(self, node: Node) -> None:
-        run = node.folder / "run"
-        run.mkdir()
-        script = f"mount -t tmpfs -o size={SIZE} none {run} && echo mounted && exec sleep 3600"
+    def __init__(self, node: Node, folder: str) -> None:
+        place = node.folder / folder
+        place.mkdir()
+        script = f"mount -t tmpfs -o size={SIZE} none {place} && echo mounted && exec sleep 3600"
         self.holder = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
         assert self.holder.stdout is not None and self.holder.stdout.readline() == "mounted\n"
-        self.run = Path(f"/proc/{self.holder.pid}/root{run}")
+        self.place = Path(f"/proc/{self.holder.pid}/root{place}")
         node.before = ["nsenter", f"--target={self.holder.pid}", "--mount", f"--wd={node.folder}"]
 
     def fill(self) -> None:
         """Until nothing more can be written."""
-        with open(self.run / "fill", "ab", buffering=0) as file:
+        with open(self.place / "fill", "ab", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(BLOCK))
@@ -48,7 +49,7 @@ class SmallDisk:
 
     def names(self) -> set[str]:
         """What is in the folder."""
-        return set(os.listdir(self.run))
+        return set(os.listdir(self.place))
 
     def close(self) -> None:
         """The mount ends with its last process."""
@@ -66,8 +67,9 @@ def cluster(tmp_path: Path) -> Iterator[RealCluster]:
 
 
 @pytest.fixture
-def disk(cluster: RealCluster) -> Iterator[SmallDisk]:
-    made = SmallDisk(cluster["a"])
+def disk(cluster: RealCluster, request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
+    """Of run_dir, or of the folder that the test names."""
+    made = SmallDisk(cluster["a"], getattr(request, "param", "run"))
     yield made
     made.close()
 
@@ -115,3 +117,22 @@ def test_it_does_not_begin_on_a_full_disk_and_says_what_to_do(cluster: RealClust
     said = node.log.read_text()
     assert "koinode.lock cannot be written: No space left on device; make room there, or set another node.run_dir" in said
     assert "CRITICAL" not in said and cluster.read_stamps() == []
+
+
+@pytest.mark.parametrize("disk", ["state"], indirect=True)
+def test_what_cannot_be_agreed_for_the_disk_of_the_electors_is_an_error_and_done_when_there_is_room(
+    cluster: RealCluster, disk: SmallDisk,
+) -> None:
+    node = cluster["a"]
+    node.start()
+    cluster.wait_master()
+    disk.fill()
+    with pytest.raises(Refused, match="nothing can be agreed: the ledger is accepted by 0 of 1 electors so far; once"):
+        node.client().demote()
+    assert cluster.master() == "a", "nothing is done that is not agreed"
+    warning = f"elector a cannot write {node.folder}/state/elector.json: No space left on device"
+    assert warning in cluster.status()["cluster"]["warnings"] and disk.names() >= {"fill", "elector.json"}
+    assert "elector.json.new" not in disk.names()
+    (disk.place / "fill").unlink()
+    until("what was asked is carried out", lambda: cluster.status()["cluster"]["manual"] and cluster.states()["a"] == "Backup")
+    assert node.asker.elect()["done"] and cluster.wait_master() == "a"
