@@ -146,7 +146,7 @@ class Ending:
         for pid in pids:
             try:
                 self._watched[os.pidfd_open(pid)] = pid
-            except OSError:
+            except ProcessLookupError:
                 continue
         for pidfd, pid in list(self._watched.items()):
             loop.add(pidfd, lambda pidfd=pidfd: self._ended(pidfd))  # type: ignore[misc]
@@ -191,10 +191,11 @@ def send(pid: int, signum: int) -> None:
 
 
 def _read(path: str) -> bytes:
-    """A file of /proc; empty when the process is gone or another's."""
+    """A file of /proc; empty when the process is gone or another's. OSError when none can be opened: who does not see what
+    was left must not start another beside it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
     try:
         return b"".join(iter(lambda: os.read(fd, READ_BYTES), b""))

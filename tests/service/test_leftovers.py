@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -152,3 +153,23 @@ def test_a_signal_to_one_that_is_gone() -> None:
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(pid, 0)
     leftovers.send(pid, signal.SIGTERM)
+
+
+def test_without_a_descriptor_to_look_with_it_is_not_taken_for_nothing_left(
+    runner: Runner, mark: Mark, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found: a worker whose machine had no descriptor left saw no program of its predecessor and started one beside it."""
+    runner.run("sleep 60 & :", **environment(mark))
+    pid = leftovers.find(mark)[0].pid
+
+    def refuse(*args: object) -> int:
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pidfd_open", refuse)
+        with pytest.raises(OSError, match="Too many open files in system"):
+            Ending(runner.loop, [pid], 1.0, lambda: None)
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match="Too many open files in system"):
+            leftovers.find(mark)
+    assert not is_gone(pid)
