@@ -49,11 +49,12 @@ from koi.config import Config, override
 from koi.errors import KoiError
 from koi.proc import daemon, reading
 from koi.proc.lastgood import Copy
+from koi.proc.lock import ToldToEnd
 
 if TYPE_CHECKING:
     from koi.proc.child import Context
 
-FAILED, USAGE = 1, 2
+STOPPED, FAILED, USAGE = 0, 1, 2
 CONSOLE = "console"
 
 Mains = Mapping[str, Callable[["Context"], None]]
@@ -125,6 +126,10 @@ def _server(
     def serve(report: daemon.Report) -> int:
         try:
             return _serve(config, definitions, mains, pid_file, report, debug, copy)
+        except ToldToEnd as told:
+            log.get().info(str(told))
+            report.failed(str(told))
+            return STOPPED
         except KoiError as fault:
             log.get().error(str(fault))
             report.failed(str(fault))

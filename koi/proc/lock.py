@@ -13,6 +13,8 @@ import os
 import select
 import signal
 from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Optional
 
 from koi import log
 from koi.errors import KoiError
@@ -27,11 +29,15 @@ LOOK_S = 1.0
 """So often the workers that are waited for are looked at, besides when one of them ends."""
 
 
+class ToldToEnd(KoiError):
+    """SIGTERM or SIGINT came before anything was begun."""
+
+
 def acquire(run_dir: str, node: str, wait_s: float, on_wait: Callable[[str], None]) -> int:
     """Take the lock of the node; the descriptor keeps it, and is not passed on to executed programs.
 
     Waits up to `wait_s` seconds for workers of a dead tree and says so once through `on_wait`. Raises KoiError when a
-    koinode of this node runs already, when the workers have not ended in time, or when run_dir cannot be used.
+    koinode of this node runs already, when the workers have not ended in time, or when run_dir cannot be used, and ToldToEnd.
     """
     path = os.path.join(run_dir, LOCK_NAME)
     for _ in range(MAX_TRIES):
@@ -109,23 +115,31 @@ def _take(fd: int, path: str, node: str, wait_s: float, on_wait: Callable[[str],
         _note_pid(fd)
     except OSError as error:
         raise KoiError(f"{path} cannot be written: {error.strerror}; make room there, or set another node.run_dir") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        on_wait(f"workers of the dead koinode {before} still demote and stop their services; waiting up to {wait_s:g} s for them")
-        _wait(fd, path, before, wait_s)
+    if not _flocked(fd):
+        _wait(fd, path, before, wait_s, on_wait)
 
 
-def _wait(fd: int, path: str, before: str, wait_s: float) -> None:
+def _wait(fd: int, path: str, before: str, wait_s: float, on_wait: Callable[[str], None]) -> None:
     """Wait for the flock: workers end one by one, and one that was stopped by a signal would never do so by itself."""
-    ends = now() + wait_s
-    while not _flocked(fd):
-        if now() >= ends:
-            raise KoiError(
-                f"workers of the dead koinode {before} still run after {wait_s:g} s; "
-                f"end them (`fuser {path}` names them), then start koinode again"
-            )
-        _until_one_ends(_others(fd), min(LOOK_S, max(0.0, ends - now())))
+    handlers = {signum: signal.signal(signum, _told_to_end) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        on_wait(f"workers of the dead koinode {before} still demote and stop their services; waiting up to {wait_s:g} s for them")
+        ends = now() + wait_s
+        while not _flocked(fd):
+            if now() >= ends:
+                raise KoiError(
+                    f"workers of the dead koinode {before} still run after {wait_s:g} s; "
+                    f"end them (`fuser {path}` names them), then start koinode again"
+                )
+            _until_one_ends(_others(fd), min(LOOK_S, max(0.0, ends - now())))
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+def _told_to_end(signum: int, frame: Optional[FrameType]) -> None:
+    raise ToldToEnd(f"{signal.Signals(signum).name}: ends before it has begun anything; what workers of a dead koinode still "
+                    "demote and stop they go on with")
 
 
 def _flocked(fd: int) -> bool:

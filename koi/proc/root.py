@@ -33,6 +33,7 @@ from koi.proc.supervise import Child
 from koi.proc.system import Notifier, become_subreaper
 from koi.proc.treefile import Tree
 
+RELOADS = (signal.SIGHUP, signal.SIGUSR1)
 SAVE_S = 0.02
 """So long the services' new states may wait for tree.json, outside of maintenance: several often follow each other, and
 scripts wait for none of them. A successor that finds an older state demotes and stops all the same; in maintenance it
@@ -58,6 +59,7 @@ def run(
     it. Raises KoiError when the node cannot start: another koinode runs, the port is in use, run_dir cannot be written.
     """
     node = config.node
+    signal.pthread_sigmask(signal.SIG_BLOCK, RELOADS)  # they wait, however long the lock is waited for
     held = lock.acquire(node.run_dir, node.name, end_s, log.get().warning)
     try:
         lock.write_pid(pid_files)
@@ -129,8 +131,9 @@ class Root:
             log.get().warning("prctl(PR_SET_CHILD_SUBREAPER) failed: programs of a killed worker are not seen by root")
         self.loop.on_signal(signal.SIGTERM, lambda: self._stop("SIGTERM"))
         self.loop.on_signal(signal.SIGINT, lambda: self._stop("SIGINT"))
-        self.loop.on_signal(signal.SIGHUP, lambda: self._reload("SIGHUP"))
-        self.loop.on_signal(signal.SIGUSR1, lambda: self._reload("SIGUSR1"))
+        for one in RELOADS:
+            self.loop.on_signal(one, partial(self._reload, one.name))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, RELOADS)
         signal.signal(signal.SIGUSR2, disregard)
         self.loop.on_signal(signal.SIGCHLD, self._reap)
         self.loop.on_turn = partial(self.family.signs.show, ROOT)

@@ -105,6 +105,29 @@ def test_root_and_a_worker_stopped_the_next_koinode_kills_the_worker_and_demotes
     assert scripts.count("demote") >= 2 and scripts[-2:] == ["promote", "promote"]
 
 
+def test_while_it_waits_for_a_dead_tree_signals_mean_what_they_always_mean(make: Make, tmp_path: Path) -> None:
+    """Found: SIGHUP killed it, and Ctrl-C printed a traceback."""
+    go = tmp_path / "go"
+    cluster = make({"10-vip/stop": f"while [ ! -e {go} ]; do sleep 0.05; done"}, nodes="a")
+    node = cluster["a"]
+    root, signum = node.pid, signal.SIGTERM
+    os.kill(root, signal.SIGKILL)
+    assert node.process is not None
+    node.process.wait()
+    for times in (1, 2, 3):
+        node.start()
+        until("it waits", lambda times=times: node.log.read_text().count("services; waiting up to") == times)
+        if times < 3:
+            os.kill(node.pid, signum)
+            assert node.process.wait() == 0 and f"{signum.name}: ends before it has begun anything" in node.log.read_text()
+            signum = signal.SIGINT
+    os.kill(node.pid, signal.SIGHUP)
+    go.touch()
+    until("it is read once it is up", lambda: "SIGHUP: nothing has changed in the configuration" in node.log.read_text())
+    cluster.wait_state("a", "Master")
+    assert "Traceback" not in node.log.read_text()
+
+
 def test_root_stopped_for_a_moment_costs_nothing(make: Make) -> None:
     cluster = make(failover="2s")
     master, began = cluster.wait_master(), time.time()
