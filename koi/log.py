@@ -274,6 +274,15 @@ def _target(word: str, colour: bool) -> Target:
     raise KoiError(f"log target '{word}' is not known; give a comma list of console, syslog, file:PATH")
 
 
+def syslog_fault() -> str:
+    """Why syslog takes no line now; empty while it does."""
+    try:
+        _connected(SYSLOG).close()
+    except OSError as error:
+        return f"{SYSLOG}: {error.strerror}"
+    return ""
+
+
 def set_level(level: str) -> None:
     """Lines of at least this level are written from now on; `level` is one of LEVELS."""
     _log.threshold = LEVELS.index(level)

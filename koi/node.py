@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from koi.proc.child import Context
 
 STOPPED, FAILED, USAGE = 0, 1, 2
-CONSOLE = "console"
+CONSOLE, SYSLOG = "console", "syslog"
 
 Mains = Mapping[str, Callable[["Context"], None]]
 
@@ -110,11 +110,16 @@ def _loud(config: Config, debug: bool) -> Config:
 
 def _set_up_log(args: Mapping[str, Any], config: Config) -> list[str]:
     """Start logging as the command line says; the targets."""
-    targets = args["--log"] or ("syslog" if args["--daemonize"] else CONSOLE)
+    targets = args["--log"] or (SYSLOG if args["--daemonize"] else CONSOLE)
     colour = not args["-C"] and not os.environ.get("NO_COLOR")
     log.setup(targets, "root", config.node.name, config.node.loglevel, colour)
     log.hide(config.cluster.password)
-    return [word.strip() for word in targets.split(",")]
+    found = [word.strip() for word in targets.split(",")]
+    fault = log.syslog_fault() if SYSLOG in found else ""
+    if fault:
+        how = "start one, or log to a file with --log file:PATH"
+        print(f"koinode: no syslog takes its lines ({fault}), so they are lost: {how}", file=sys.stderr)
+    return found
 
 
 def _server(

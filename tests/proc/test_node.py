@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -207,6 +208,15 @@ def test_daemonize_returns_when_the_node_is_up(node: Node) -> None:
     until(lambda: is_gone(root))
     until(lambda: all(is_gone(pid) for pid in node.pids().values()))
     assert not node.pid_file.exists()
+
+
+def test_daemonize_says_when_no_syslog_takes_its_lines(node: Node) -> None:
+    """It is the default there, and nobody sees what is lost."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        there = s.connect_ex("/dev/log") == 0
+    done = node.run("-f", str(node.config), "--daemonize", str(node.pid_file))
+    assert done.returncode == 0 and ("koinode: no syslog takes its lines (/dev/log: " in done.stderr) is not there
+    assert there or "or log to a file with --log file:PATH" in done.stderr
 
 
 def test_daemonize_tells_why_not(node: Node) -> None:
