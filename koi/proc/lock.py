@@ -26,7 +26,9 @@ PID_BYTES = 32
 MAX_TRIES = 5
 """How often a lock that was removed while it was waited for is opened anew."""
 LOOK_S = 1.0
-"""So often the workers that are waited for are looked at, besides when one of them ends."""
+"""So often the workers that are waited for are looked at, besides when they have ended."""
+MAX_WATCHED = 64
+"""So many of them at a time."""
 
 
 class ToldToEnd(KoiError):
@@ -131,7 +133,7 @@ def _wait(fd: int, path: str, before: str, wait_s: float, on_wait: Callable[[str
                     f"workers of the dead koinode {before} still run after {wait_s:g} s; "
                     f"end them (`fuser {path}` names them), then start koinode again"
                 )
-            _until_one_ends(_others(fd), min(LOOK_S, max(0.0, ends - now())))
+            _until_they_end(_others(fd), min(LOOK_S, max(0.0, ends - now())))
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
@@ -175,17 +177,22 @@ def _has_open(pid: str, fd: int) -> bool:
         return False
 
 
-def _until_one_ends(pids: Sequence[int], most_s: float) -> None:
-    poll, opened = select.poll(), []
-    for pid in pids:
-        try:
-            opened.append(os.pidfd_open(pid))
-        except ProcessLookupError:
-            most_s = 0.0
+def _until_they_end(pids: Sequence[int], most_s: float) -> None:
+    """Or so many seconds; of many, until those have ended that are watched."""
+    poll, opened, ends = select.poll(), set(), now() + most_s
     try:
+        for pid in pids[:MAX_WATCHED]:
+            try:
+                opened.add(os.pidfd_open(pid))
+            except ProcessLookupError:
+                continue
         for one in opened:
             poll.register(one, select.POLLIN)
-        poll.poll(most_s * 1000)
+        while (opened or not pids) and now() < ends:
+            for one, _ in poll.poll((ends - now()) * 1000):
+                poll.unregister(one)
+                opened.remove(one)
+                os.close(one)
     finally:
         for one in opened:
             os.close(one)

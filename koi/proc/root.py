@@ -62,6 +62,7 @@ def run(
     signal.pthread_sigmask(signal.SIG_BLOCK, RELOADS)  # they wait, however long the lock is waited for
     held = lock.acquire(node.run_dir, node.name, end_s, log.get().warning)
     try:
+        setproctitle(title(ROOT, node.name))  # who reads the pid may look whose it is
         lock.write_pid(pid_files)
         found, fault = treefile.find(node.run_dir, now())
         if fault is not None:
@@ -126,7 +127,6 @@ class Root:
 
     def begin(self) -> None:
         """Take up root's duties. The first deadline starts the children."""
-        setproctitle(title(ROOT, self.config.node.name))
         if not become_subreaper():
             log.get().warning("prctl(PR_SET_CHILD_SUBREAPER) failed: programs of a killed worker are not seen by root")
         self.loop.on_signal(signal.SIGTERM, lambda: self._stop("SIGTERM"))

@@ -306,7 +306,11 @@ class Worker(Changing, Takeover):
         for script in (self.script, self.program, self.watch):
             if script is not None:
                 script.kill()
-        killed = [pid for mark in self.home.marks for pid in leftovers.kill(mark)]
+        killed = []
+        try:
+            killed = [pid for mark in self.home.marks for pid in leftovers.kill(mark)]
+        except OSError as error:  # self_fence comes next, and may not be kept from it
+            log.get().critical(f"what else {self.settings.name} has started cannot be looked for: {error.strerror}")
         if killed:
             log.get().warning(f"killed {len(killed)} processes of {self.settings.name}: {effect.why}")
 
