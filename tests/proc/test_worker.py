@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import select
@@ -13,6 +14,7 @@ import pytest
 
 from koi.core.pipe import Announce, Stop
 from koi.proc.loop import now
+from koi.service import leftovers
 from tests.proc.conftest import MakeLone
 from tests.proc.lone_worker import ends, promoted
 from tests.proc.waiting import cmdline, descriptors, is_gone, pid_in, until
@@ -179,6 +181,23 @@ def test_what_cannot_be_demoted_is_killed_and_fenced(make_lone: MakeLone, tmp_pa
     assert until(lambda: (tmp_path / "fence").exists() and (tmp_path / "fence").read_text()) == "fenced db\n"
     until(lambda: "stop" in lone.actions() and not lone.until("Failed").promoted)
     assert "CRITICAL" in lone.log() and lone.failures()[0].action == "demote"
+
+
+def test_it_is_fenced_also_where_nothing_can_be_looked_for(
+    make_lone: MakeLone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def blind(mark: object) -> list[int]:
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    lone = make_lone("start", "stop", node=f", self_fence: 'echo fenced $KOI_SERVICE >> {tmp_path}/fence'")
+    lone.script("demote", "trap '' TERM; sleep 60")
+    with monkeypatch.context() as patch:
+        patch.setattr(leftovers, "kill", blind)
+        promoted(lone)
+    ends(lone)
+    assert until(lambda: (tmp_path / "fence").exists() and (tmp_path / "fence").read_text()) == "fenced db\n"
+    lone.until("Failed")
+    assert "what else db has started cannot be looked for: Too many open files in system" in lone.log() and len(lone.pids) == 1
 
 
 # --- its end ------------------------------------------------------------------------------------
