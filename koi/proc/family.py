@@ -20,7 +20,7 @@ from koi.proc.child import DISREGARDED, ELECTOR, SERVICE, SIGNING, Context, live
 from koi.proc.link import Link, pair
 from koi.proc.loop import Loop, now
 from koi.proc.supervise import MAX_DELAY_S, Child
-from koi.proc.system import descendants, die_with_parent
+from koi.proc.system import TOO_MANY, descendants, die_with_parent
 
 Main = Callable[[Context], None]
 Outfit = Callable[[Child], dict[str, Any]]
@@ -35,7 +35,7 @@ PIPE_END_S = 0.1
 SHORT_OF = {
     errno.EMFILE: "koinode may have too few files open; raise its limit (ulimit -n, LimitNOFILE of systemd)",
     errno.ENFILE: "the machine has too many files open; see which program leaks them, or raise fs.file-max",
-    errno.EAGAIN: "end what runs too often, or raise the limit of processes (ulimit -u, TasksMax of systemd, kernel.pid_max)",
+    errno.EAGAIN: TOO_MANY,
     errno.ENOMEM: "the machine has too little memory; end what needs too much",
 }
 """What to do when no child can be started."""

@@ -16,6 +16,8 @@ PR_SET_CHILD_SUBREAPER = 36
 _STATE, _PPID = 0, 1
 """Fields of /proc/PID/stat, counted from the one after the name."""
 
+TOO_MANY = "end what runs too often, or raise the limit of processes (ulimit -u, TasksMax of systemd, kernel.pid_max)"
+"""What to do when the machine gives no process or thread."""
 STAT_BYTES = 4096
 """More than /proc/PID/stat ever has."""
 

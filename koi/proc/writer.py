@@ -12,7 +12,9 @@ import time
 from typing import Optional
 
 from koi.core.ledger import Record
+from koi.errors import KoiError
 from koi.proc import files
+from koi.proc.system import TOO_MANY
 
 MAX_RETRY_S = 5.0
 FINISH_S = 1.0
@@ -23,6 +25,7 @@ class Writer:
     """One file, one thread, one slot."""
 
     def __init__(self, path: str) -> None:
+        """KoiError when the machine gives no thread."""
         self.path = path
         self.longest = 0.0
         """Seconds of the longest write since it was last taken."""
@@ -35,7 +38,10 @@ class Writer:
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
-        threading.Thread(target=self._work, name="writer", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="writer", daemon=True).start()
+        except RuntimeError as error:
+            raise KoiError(f"the elector cannot write {path}: {error}; {TOO_MANY}") from None
 
     def fileno(self) -> int:
         """Readable when a write is done."""

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from koi.core.ledger import Record
 from koi.core.timing import derive
+from koi.errors import KoiError
 from koi.proc import files
 from koi.proc.snapshot import Snapshot
 from koi.proc.troubles import Troubles
@@ -37,6 +39,17 @@ def test_a_disk_that_takes_a_part_only_is_written_to_until_all_is_there(tmp_path
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
     files.write_json(str(tmp_path / "file"), {"key": "x" * 100})
     assert files.read_json(str(tmp_path / "file")) == {"key": "x" * 100}
+
+
+def test_a_machine_that_gives_no_thread_is_told_as_what_an_administrator_can_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(KoiError, match=r"elector.json: can't start new thread; end what runs too often, or raise the limit"):
+        Writer(str(tmp_path / "elector.json"))
 
 
 def test_a_disk_that_refuses_is_told_and_tried_again_with_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
