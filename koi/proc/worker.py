@@ -74,6 +74,7 @@ class Worker(Changing, Takeover):
         """`stop` waits for the end of the program since then."""
         self.tails: deque[Tail] = deque()
         self.ending: Optional[leftovers.Ending] = None
+        self.search = leftovers.Search()
         self.leaving = False
         """The process ends as soon as the service is stopped."""
         self.detaching = False
@@ -274,7 +275,7 @@ class Worker(Changing, Takeover):
 
     def _program_stopped(self) -> None:
         """It has ended; what it left behind, in its session or out of it, has to end too before `stop` is done."""
-        left = leftovers.of_action(self.home.marks, RUN)
+        left = self.search.of_action(self.home.marks, RUN)
         if not left:
             self._all_stopped()
             return

@@ -73,18 +73,60 @@ class Leftover:
 
 def find(mark: Mark) -> list[Leftover]:
     """All living processes of the service, other than this process and its ancestors."""
-    spared, entry = _ancestors(), mark.entries()[0]
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) not in spared:
-            content = _read(f"/proc/{name}/environ")
-            environ = content.split(b"\0") if entry in content else []  # few have it, and a program's restart waits for this
-            if mark.owns(environ):
-                action = _value(environ, "KOI_ACTION")
-                command = tuple(map(os.fsdecode, _read(f"/proc/{name}/cmdline").rstrip(b"\0").split(b"\0")))
-                script = mark.is_script(_value(environ, "KOI_SERVICE_DIR"), action, command)
-                found.append(Leftover(int(name), action, command, _leads(int(name)), script))
-    return found
+    looked_at = (_leftover(name, _environ(name), (mark,)) for name in os.listdir("/proc") if name.isdigit())
+    return _spare([one for one in looked_at if one is not None])
+
+
+def _leftover(name: str, content: bytes, marks: tuple[Mark, ...]) -> Optional[Leftover]:
+    """The process, if it belongs to the service by its environment; all marks are of one service."""
+    if marks[0].entries()[0] not in content:  # few have it, and a program's restart waits for this
+        return None
+    environ = content.split(b"\0")
+    mark = next((mark for mark in marks if mark.owns(environ)), None)
+    if mark is None:
+        return None
+    action = _value(environ, "KOI_ACTION")
+    command = tuple(map(os.fsdecode, _read(f"/proc/{name}/cmdline").rstrip(b"\0").split(b"\0")))
+    script = mark.is_script(_value(environ, "KOI_SERVICE_DIR"), action, command)
+    return Leftover(int(name), action, command, _leads(int(name)), script)
+
+
+def _spare(found: list[Leftover]) -> list[Leftover]:
+    """Without this process and its ancestors."""
+    spared = _ancestors() if found else set()
+    return [one for one in found if one.pid not in spared]
+
+
+class Search:
+    """Looks again and again for what a service's program has left, and reads of all other processes only what is new.
+
+    Whoever runs with another environment never becomes the service's, and is known again, while it lives, by the number of
+    its folder in /proc. One without any environment may be just about to get one, unless it has no program either.
+    """
+
+    def __init__(self) -> None:
+        self._marks: tuple[Mark, ...] = ()
+        self._others: set[tuple[str, int]] = set()
+        """(name, inode number) in /proc of what was there at the last look, and is not the service's."""
+
+    def of_action(self, marks: tuple[Mark, ...], action: str) -> list[int]:
+        """The living processes that the scripts of an action, or the program, have started."""
+        known = self._others if marks == self._marks else set()
+        self._marks, self._others = marks, set()
+        found = []
+        with os.scandir("/proc") as entries:
+            for entry in entries:
+                who = entry.name, entry.inode()
+                if who in known or not entry.name.isdigit():
+                    self._others.add(who)
+                    continue
+                content = _environ(entry.name)
+                one = _leftover(entry.name, content, marks)
+                if one is not None:
+                    found.append(one)
+                elif content or not _has_program(entry.name):
+                    self._others.add(who)
+        return [one.pid for one in _spare(found) if one.action == action]
 
 
 def _value(environ: list[bytes], name: str) -> str:
@@ -104,11 +146,6 @@ def kill(mark: Mark) -> list[int]:
             send(pid, signal.SIGKILL)
         killed |= pids
     return sorted(killed)
-
-
-def of_action(marks: Iterable[Mark], action: str) -> list[int]:
-    """The living processes that the scripts of an action, or the program, have started."""
-    return [one.pid for mark in marks for one in find(mark) if one.action == action]
 
 
 def unfinished(found: list[Leftover], interrupted: Optional[str]) -> list[Leftover]:
@@ -190,15 +227,34 @@ def send(pid: int, signum: int) -> None:
         pass
 
 
+def _environ(name: str) -> bytes:
+    """The environment of a process, as it was when its program began; empty when it is gone or another's."""
+    return _read(f"/proc/{name}/environ")
+
+
+def _has_program(name: str) -> bool:
+    """Whether a process executes a file; the kernel's own, and those that have ended, do not."""
+    try:
+        os.readlink(f"/proc/{name}/exe")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _read(path: str) -> bytes:
-    """A file of /proc; empty when the process is gone or another's. OSError when none can be opened: who does not see what
-    was left must not start another beside it."""
+    """A file of /proc; empty when the process is gone or another's. What fits the buffer comes with one read.
+
+    OSError when none can be opened: who does not see what was left must not start another beside it.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""
     try:
-        return b"".join(iter(lambda: os.read(fd, READ_BYTES), b""))
+        data = os.read(fd, READ_BYTES)
+        return data if len(data) < READ_BYTES else data + b"".join(iter(lambda: os.read(fd, READ_BYTES), b""))
     except OSError:
         return b""
     finally:

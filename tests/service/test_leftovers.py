@@ -69,6 +69,49 @@ def test_killed_wherever_they_went(runner: Runner, mark: Mark) -> None:
     assert leftovers.kill(mark) == []
 
 
+def test_a_search_reads_of_other_processes_only_what_is_new(
+    runner: Runner, mark: Mark, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = {str(os.getpid()), str(os.getppid())}
+    read: list[str] = []
+    environ = leftovers._environ
+    monkeypatch.setattr(leftovers, "_environ", lambda name: read.append(name) or environ(name))
+    search = leftovers.Search()
+    assert search.of_action((mark,), "run") == []
+    assert others <= set(read)
+    pid = daemon(runner, mark, "run")
+    read.clear()
+    assert pid in until(lambda: search.of_action((mark,), "run"))
+    assert str(pid) in read and not others & set(read)
+    read.clear()
+    assert pid in search.of_action((mark,), "run"), "what belongs to the service is looked at each time"
+    assert search.of_action((mark,), "start") == []
+    renamed = (replace(mark, folder=f"{mark.folder}/elsewhere"), mark)
+    read.clear()
+    assert pid in search.of_action(renamed, "run")
+    assert others <= set(read), "known by another folder now, anybody may be the service's"
+
+
+def test_a_process_that_has_no_environment_yet_is_looked_at_again(
+    runner: Runner, mark: Mark, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a program is being executed the environment of its process reads empty."""
+    pid = daemon(runner, mark, "run")
+    until(lambda: pid in [one.pid for one in leftovers.find(mark) if one.command == ("sleep", "60")])
+    search, environ = leftovers.Search(), leftovers._environ
+    monkeypatch.setattr(leftovers, "_environ", lambda name: b"" if name == str(pid) else environ(name))
+    assert pid not in search.of_action((mark,), "run")
+    monkeypatch.setattr(leftovers, "_environ", environ)
+    assert pid in search.of_action((mark,), "run")
+
+
+def test_what_has_ended_has_no_program_any_more() -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert not leftovers._has_program(str(pid)) and leftovers._has_program(str(os.getpid()))
+    os.waitpid(pid, 0)
+
+
 def test_never_itself_or_its_ancestors() -> None:
     assert {os.getpid(), os.getppid(), 1} <= leftovers._ancestors()
 
