@@ -122,9 +122,10 @@ class Context:
         Root keeps each ServiceState too, for tree.json and for the worker's successor. What root has not taken for so
         long that the bound is reached is dropped, which is logged.
         """
-        self.link.send(to, message)
         if isinstance(message, ServiceState) and to != ROOT:
-            self.link.send(ROOT, message)
+            self.link.send_both(to, ROOT, message)
+        else:
+            self.link.send(to, message)
         if self.link.overflowed and not self._dropped:
             self._dropped = True
             log.get().error(f"root does not read its pipe; what {self.name} says to {to} is dropped from now on")

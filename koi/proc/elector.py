@@ -66,10 +66,12 @@ def standing_aside(seconds: float | None) -> tuple[str, ...]:
 
 
 def turn(effect: Any) -> int:
-    """A new master begins on vouches alone, electors write what they are sent, people can wait. Whatever must not be sent before
-    a write is not among the effects until that is done."""
+    """A new master begins on vouches alone, and reports when nudged; electors write what they are sent, people can wait.
+    Whatever must not be sent before a write is not among the effects until that is done."""
     if isinstance(effect, Send):
-        return 0 if isinstance(effect.message, Vouch) else 1 if isinstance(effect.to, str) else 3
+        message = effect.message
+        begins = isinstance(message, Vouch) or (isinstance(message, State) and message.nudge)
+        return 0 if begins else 1 if isinstance(effect.to, str) else 3
     return 2 if isinstance(effect, Persist) else 4 if isinstance(effect, (Become, Journal, Log)) else 3
 
 

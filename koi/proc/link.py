@@ -36,6 +36,14 @@ def loads(body: bytes) -> Any:
     return pickle.loads(body)
 
 
+def _frame(to: str, body: bytes) -> bytes:
+    """ValueError: the body is larger than any may be."""
+    if len(body) > MAX_BODY_BYTES:
+        raise ValueError(f"a message of {len(body)} bytes for {to}; at most {MAX_BODY_BYTES} are sent")
+    address = to.encode()
+    return HEADER.pack(len(body), len(address)) + address + body
+
+
 def pair() -> tuple[Link, Link]:
     """Both ends of a new pipe."""
     one, other = Pipe(duplex=True)
@@ -98,19 +106,23 @@ class Link:
         """Send or queue a message for the process with the address `to`. ValueError: it is larger than any may be."""
         self.forward(to, dumps(message))
 
+    def send_both(self, to: str, other: str, message: Any) -> None:
+        """Send or queue a message for two processes; the other side is woken once."""
+        body = dumps(message)
+        self._put(_frame(to, body) + _frame(other, body))
+
     def forward(self, to: str, body: bytes) -> None:
         """Send or queue a body as it is."""
-        if len(body) > MAX_BODY_BYTES:
-            raise ValueError(f"a message of {len(body)} bytes for {to}; at most {MAX_BODY_BYTES} are sent")
+        self._put(_frame(to, body))
+
+    def _put(self, frames: bytes) -> None:
         if self.broken or self.closed:
             return
-        address = to.encode()
-        frame = HEADER.pack(len(body), len(address)) + address + body
-        if self.queued + len(frame) > MAX_QUEUED_BYTES:
+        if self.queued + len(frames) > MAX_QUEUED_BYTES:
             self.overflowed = True
             return
-        self._out.append(frame)
-        self.queued += len(frame)
+        self._out.append(frames)
+        self.queued += len(frames)
         self.flush()
 
     def flush(self) -> None:

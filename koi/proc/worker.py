@@ -41,13 +41,10 @@ from koi.service.script import KILL_DELAY_S, NO_INTERPRETER, NotRun, Script, Tai
 
 MAX_TAILS = 16
 """Pipes of daemons that scripts have left behind and that still print; the oldest is given up."""
+TOLD_LAST = (Become, Log)
+"""Only people are told by these: neither runner nor script waits for that."""
 
 Event = Callable[[], list[Any]]
-
-
-def is_told_last(effect: Any) -> bool:
-    """Whether only people are told by it: neither runner nor script waits for that."""
-    return isinstance(effect, (Become, Log))
 
 
 def main(context: Context) -> None:
@@ -153,11 +150,16 @@ class Worker(Changing, Takeover):
         self.events.append(event)
 
     def _work(self) -> None:
-        """Hand over the events one by one, and carry out what each asks for: first what another process or a script does."""
-        while self.events:
-            for effect in sorted(self.events.popleft()(), key=is_told_last):
+        """Hand over the events one by one, and carry out what each asks for: first what other processes and scripts do."""
+        told_last: list[Any] = []
+        try:
+            while self.events:
+                for effect in self.events.popleft()():
+                    told_last.append(effect) if isinstance(effect, TOLD_LAST) else EFFECTS[type(effect)](self, effect)
+                self._follow()
+        finally:
+            for effect in told_last:
                 EFFECTS[type(effect)](self, effect)
-            self._follow()
         if self._may_leave():
             self.loop.stop()
 

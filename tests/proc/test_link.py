@@ -33,6 +33,12 @@ def test_messages_arrive_whole_and_in_order() -> None:
     assert [(to, loads(body)) for to, body in frames] == [("runner", Ping(number)) for number in range(100)]
 
 
+def test_one_message_for_two_processes_comes_with_one_read() -> None:
+    one, other = pair()
+    one.send_both("runner", "root", Ping(7))
+    assert [(to, loads(body)) for to, body in other.receive()] == [("runner", Ping(7)), ("root", Ping(7))]
+
+
 def test_a_body_is_passed_on_unread() -> None:
     one, hub = pair()
     hub_out, last = pair()
