@@ -15,6 +15,7 @@ from koi.config import Config
 from koi.names import written
 from koi.proc.loop import Loop, now
 from koi.proc.names import Lookup, Name
+from koi.wire import codec
 from koi.wire.key import cluster_key
 from koi.wire.seal import Noise, Opener, Sealer
 from koi.wire.udp import Address, Endpoint, is_local, literal
@@ -38,8 +39,9 @@ def _key(password: str, cluster_id: int) -> bytes:
 def prepare(config: Config) -> None:
     """Root calls it before it forks, and elector and runner, and those that replace them, find ready what they need.
 
-    That is the cluster's key (scrypt takes 50 ms), and what the library sets up when it seals and opens first (1 MB).
+    That is the cluster's key (scrypt takes 50 ms), what the library sets up when it seals and opens first (1 MB), and the codec.
     """
+    codec.prepare()
     key, cluster_id = _key(config.cluster.password, config.cluster.id), config.cluster.id
     with suppress(Noise):  # it carries no cookie
         Opener(key, cluster_id).open(Sealer(key, cluster_id, new_boot()).seal(b""), "")

@@ -5,7 +5,8 @@ dataclasses and tuples are lists too. There are no JSON objects, so no field can
 DEFLATE_ABOVE bytes the body is deflated.
 
 Rule kept: what decode returns is exactly what the type hints promise, within the bounds below; anything else is Malformed,
-and encode never makes what decode would refuse. Both directions are compiled from the type hints at a class's first use.
+and encode never makes what decode would refuse. Both directions are compiled from the type hints, by `prepare` or at a
+class's first use.
 """
 
 from __future__ import annotations
@@ -72,6 +73,14 @@ def decode(data: bytes) -> tuple[str, Any]:
     if kind is None:
         raise Malformed("unknown kind of message: " + repr(body[0][:40]))
     return _sender(body[1]), _unpacker(kind)(body[2])
+
+
+def prepare() -> None:
+    """Compile both directions of every datagram (4 ms), for who is about to fork: else the first of a kind comes to a process in
+    the middle of an election or a failover, and waits."""
+    for kind in messages.DATAGRAMS:
+        _packer(kind)
+        _unpacker(kind)
 
 
 def check(content: object) -> None:
