@@ -46,11 +46,15 @@ class View:
 
 @dataclass(frozen=True)
 class Decision:
-    """`ledger` to propose, or None to keep the present one. `nobody` says why there is no master; `wake` when to look again."""
+    """`ledger` to propose, or None to keep the present one. `nobody` says why there is no master; `wake` when to look again.
+
+    `next`: who would be chosen now, while the master lets go.
+    """
 
     ledger: Optional[Ledger] = None
     nobody: str = ""
     wake: Optional[float] = None
+    next: Optional[str] = None
 
 
 def ago(seconds: float) -> str:
@@ -197,7 +201,7 @@ def _yield(view: View, master: Optional[Report]) -> Decision:
         if dropped is not None:
             return dropped
     if ledger.yielding:
-        return Decision(wake=_target_ends(view))
+        return Decision(wake=_target_ends(view), next=_next(view))
     if ledger.target not in (None, ledger.master):
         if not why_not(view, str(ledger.target)):
             return Decision(replace(ledger, yielding=True, reason=f"{ledger.master} yields to {ledger.target}: {ledger.reason}"))
@@ -206,7 +210,8 @@ def _yield(view: View, master: Optional[Report]) -> Decision:
         others = [name for name in view.reports if name != ledger.master and not why_not(view, name)]
         if why and others:
             return Decision(replace(ledger, yielding=True, reason=f"{why}; {others[0]} can take over"))
-    return Decision(wake=_target_ends(view))
+    failing = master is not None and master.failed and master.holding is not None
+    return Decision(wake=_target_ends(view), next=_next(view) if failing else None)
 
 
 def _unfit(view: View, master: Report) -> str:
@@ -249,16 +254,27 @@ def _elect(view: View, vacant: str) -> Decision:
     if view.now < ready_at:
         return Decision(nobody="the leader has just been elected and waits for the runners' reports", wake=ready_at)
     reasons = {name: why_not(view, name) for name in sorted(view.reports)}
-    fit = [view.reports[name].report for name, reason in reasons.items() if not reason]
-    if not fit:
+    chosen = _best(view, [name for name, reason in reasons.items() if not reason])
+    if chosen is None:
         return Decision(nobody="; ".join(reasons.values()) or "no runner has reported yet")
-    chosen = min(fit, key=lambda report: _order(view, report))
     words = f"{vacant}; {chosen.name} chosen: {_merits(view, chosen)}"
     ledger = replace(
         view.ledger, epoch=view.top + 1, master=chosen.name, yielding=False, target=None, fenced=None, fencing=None,
         reason=words,
     )
     return Decision(ledger)
+
+
+def _next(view: View) -> Optional[str]:
+    """Who would be chosen once the master has let go, as things are now."""
+    if view.ledger.manual and view.ledger.target is None:
+        return None
+    best = _best(view, [name for name in view.reports if name != view.ledger.master and not why_not(view, name)])
+    return best.name if best is not None else None
+
+
+def _best(view: View, fit: list[str]) -> Optional[Report]:
+    return min((view.reports[name].report for name in fit), key=lambda report: _order(view, report), default=None)
 
 
 def _order(view: View, report: Report) -> tuple[bool, bool, bool, int, float, str]:

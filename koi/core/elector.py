@@ -26,6 +26,8 @@ MAX_RUNNERS = 500
 MAX_COMMANDS = 32
 FRESH_BEATS = 1.5
 """A report younger than this many H is answered again when a ledger is accepted (rule 5.4)."""
+CALL_UP_BEATS = 0.5
+"""Who will be chosen is nudged when its report is older than so many H: up to the next heartbeat it is fresh then."""
 
 
 class Elector:
@@ -47,6 +49,8 @@ class Elector:
         self.nobody = ""
         self.wake: Optional[float] = None
         self.target_since: Optional[float] = None
+        self.called_up_at = now
+        """When a runner was last nudged before its time."""
         self.told_free: Optional[int] = None
         self.fencer = fencing.Fencer()
         self.journaled = self.acceptor.record.ledger
@@ -294,8 +298,17 @@ class Elector:
             level = CRITICAL if lead.ledger.hold == STUCK else INFO
             self.desk.log(level, decision.nobody if lead.ledger.hold else f"nobody is master: {decision.nobody}")
         self.nobody = decision.nobody
+        if decision.next is not None:
+            self._call_up(self.reports[decision.next], now)
         if decision.ledger is not None:
             self._propose(decision.ledger, lead, now)
+
+    def _call_up(self, seen: Seen, now: float) -> None:
+        """While the master lets go, who follows is nudged at each heartbeat: so all electors have a fresh report of it when they
+        accept the ledger that names it, and vouch at once (rule 5.4)."""
+        if now - max(seen.at, self.called_up_at) >= CALL_UP_BEATS * self.timing.heartbeat:
+            self.called_up_at = now
+            self.desk.say_now(seen.origin, self._state(seen.report, nudge=True))
 
     def _propose(self, ledger: Ledger, lead: Leadership, now: float) -> None:
         self._watch_target(lead.ledger, ledger, now)

@@ -26,6 +26,10 @@ DETAIL_BEATS = 0.25
 LIGHT_LIST = 20
 """Services whose list fits one packet of any network. A longer one may be lost again and again, where fragments are dropped."""
 
+ORDERS_FIRST_S = 0.002
+"""A report that only tells what the node is about to do leaves so long after the orders: scripts wait for these, and the electors
+that it wakes must not take the processors from them. That an epoch is given up is told at once, for others wait for that."""
+
 MAX_WARNINGS = 4
 
 
@@ -38,6 +42,8 @@ class Reporter:
         self.started_at = now
         self.number = 0
         self.sent_at: Optional[float] = None
+        self.ordered_at = now - ORDERS_FIRST_S
+        """When services were last given orders."""
         self.due = now
         """When the next report is to be sent, in seconds."""
         self.hearing = False
@@ -54,9 +60,15 @@ class Reporter:
         """The elector knows the list of services of this digest."""
         self.digests[elector] = digest
 
-    def soon(self, now: float) -> None:
-        """A nudge: report at once."""
-        self.due = now
+    def soon(self, now: float, seen: Optional[int] = None) -> None:
+        """A nudge: report at once. `seen`: the number of the last report that its elector had; a newer one that has just left is
+        on its way, and counts as lost only after a while."""
+        on_its_way = seen is not None and seen < self.number and self.sent_at is not None
+        self.due = min(self.due, self._details_at(now)) if on_its_way else now
+
+    def _details_at(self, now: float) -> float:
+        """When there may be another report, if it decides nothing."""
+        return now if self.sent_at is None else max(now, self.sent_at + DETAIL_BEATS * self.runner.timing.heartbeat)
 
     def warn(self, text: str) -> bool:
         """Carry a warning in the reports; False when it is carried already."""
@@ -104,11 +116,12 @@ class Reporter:
         return replace(report, number=self.number)
 
     def _note_change(self, deciding: tuple[Any, ...], details: tuple[Any, ...], now: float) -> None:
-        """What decides something is told at once, the rest soon."""
+        """What decides something is told at once, or once the orders that come of it are carried out; the rest soon."""
         if deciding != self.told_deciding:
-            self.due = now
-        elif details != self.told_details and self.sent_at is not None:
-            self.due = min(self.due, max(now, self.sent_at + DETAIL_BEATS * self.runner.timing.heartbeat))
+            gives_up = self.last is None or self.last.renounced != self.runner.told_renounced
+            self.due = min(self.due, now if gives_up else max(now, self.ordered_at + ORDERS_FIRST_S))
+        elif details != self.told_details:
+            self.due = min(self.due, self._details_at(now))
         if now >= self.due:
             self.told_deciding, self.told_details = deciding, details
 

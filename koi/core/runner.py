@@ -111,7 +111,7 @@ class Runner(Heir):
         if self.lease.hear(elector, answer, now):
             self.reporter.known(elector, answer.digest)
         if nudged:
-            self.reporter.soon(now)
+            self.reporter.soon(now, answer.number)
 
     def service(self, state: ServiceState, now: float) -> list[Any]:
         """A worker's word of its service."""
@@ -173,7 +173,10 @@ class Runner(Heir):
         self._begin_if_vouched(now)
         self._recover_if_due(now)
         self._tell_freeze()
+        said = len(self.out)
         self._give_orders(self._master())
+        if len(self.out) > said:
+            self.reporter.ordered_at = now
         self._let_retired_go()
         self._name_state()
         self._answer_commands()

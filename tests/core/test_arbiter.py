@@ -171,11 +171,19 @@ def test_a_master_that_is_not_fit_yields_when_somebody_else_is(ledger: Ledger, a
 
 def test_a_master_that_fails_lets_go_by_itself_and_the_next_ledger_says_why() -> None:
     failed = {"failed": True, "ready": False, "last_failure": "vip: run exited 1", "failed_ago": 0.0, "recovers_in": 3.0}
-    assert decide(view(a=failed)) == Decision()
+    assert decide(view(a=failed)) == Decision(next="b"), "no ledger, and who will be chosen"
     ledger = decide(view(a={**failed, "holding": None, "renounced": HELD.epoch})).ledger
     assert ledger is not None and ledger.master == "b" and ledger.reason.startswith(
         f"a gave up epoch {HELD.epoch}, for it failed 0.1 s ago (vip: run exited 1), recovers in 3 s; b chosen: "
     ), ledger and ledger.reason
+
+
+def test_who_will_be_chosen_is_said_while_the_master_lets_go() -> None:
+    assert decide(view()).next is None
+    assert decide(view(replace(HELD, yielding=True, target="c"))).next == "c"
+    assert decide(view(replace(HELD, yielding=True), b={"ready": False})).next == "c"
+    assert decide(view(replace(HELD, yielding=True), b={"ready": False}, c=None)).next is None
+    assert decide(view(replace(HELD, yielding=True, manual=True))).next is None
 
 
 def test_a_master_that_holds_nothing_but_is_ready_may_still_begin() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from koi.core import timing
-from koi.core.effects import Send
+from koi.core.effects import Send, Tell
 from koi.core.elector import Elector
 from koi.core.ledger import Record
 from koi.core.messages import Report, ServiceInfo, State, Vouch
-from koi.core.pipe import Failure, Heritage, ServiceState
+from koi.core.pipe import Failure, Heritage, Order, ServiceState
 from koi.core.recovery import Recovery
-from koi.core.reporting import DETAIL_BEATS, IDLE_BEATS, LIGHT_LIST, MAX_WARNINGS
+from koi.core.reporting import DETAIL_BEATS, IDLE_BEATS, LIGHT_LIST, MAX_WARNINGS, ORDERS_FIRST_S
 from koi.core.runner import Runner, RunnerSettings
 from koi.core.seat import Seat
 
@@ -36,6 +36,13 @@ def service(state: str = "Started", promoted: bool = False, action: str | None =
 
 def reports(effects: list[Any]) -> list[Report]:
     return [e.message for e in effects if isinstance(e, Send)]
+
+
+def after_its_orders(one: Runner, effects: list[Any], now: float) -> list[Report]:
+    """What is reported of a change in which orders were given, which leave before it."""
+    assert [e for e in effects if isinstance(e, Tell) and isinstance(e.message, Order)] and reports(effects) == []
+    assert one.deadline() == pytest.approx(now + ORDERS_FIRST_S)
+    return reports(one.handle_timer(one.deadline()))
 
 
 def settled(heritage: Heritage | None = None) -> Runner:
@@ -90,7 +97,7 @@ def test_a_failure_is_reported_with_the_state_that_follows_it() -> None:
     one = settled()
     one.failure(Failure("vip", "run", 1, 0.1, "", "run exited 1"))
     failed = ServiceState(ServiceInfo("vip", 10, "Failing", None, failed=True), False)
-    found = reports(one.service(failed, 101.2))
+    found = after_its_orders(one, one.service(failed, 101.2), 101.2)
     assert [(r.number, r.failed, r.last_failure) for r in found] == [(one.reporter.number, True, "vip: run exited 1")] * 3
 
 
@@ -113,21 +120,41 @@ def begin(one: Runner) -> list[Any]:
 
 def test_a_master_reports_at_once_and_then_every_heartbeat() -> None:
     one = settled()
-    found = reports(begin(one))
+    found = after_its_orders(one, begin(one), 101.1)
     assert one.holding == 5 and {r.holding for r in found} == {5}
     sent = one.reporter.sent_at
-    assert sent == 101.1 and one.reporter.due == pytest.approx(sent + H)
+    assert sent == pytest.approx(101.1 + ORDERS_FIRST_S) and one.reporter.due == pytest.approx(sent + H)
 
 
-@pytest.mark.parametrize("change", [
-    lambda one: one.service(service("Stopped"), 101.05),
-    lambda one: one.service(replace(service("Failing"), info=ServiceInfo("vip", 10, "Failing", failed=True)), 101.05),
-    lambda one: one.stop(101.05),
-])
-def test_what_decides_something_is_told_at_once(change: Any) -> None:
+FAILING = replace(service("Failing"), info=ServiceInfo("vip", 10, "Failing", failed=True))
+
+
+def test_what_decides_something_is_told_at_once_or_after_the_orders_that_come_of_it() -> None:
     one = settled()
-    number = one.reporter.number
-    assert {r.number for r in reports(change(one))} == {number + 1}
+    assert {r.number for r in reports(one.service(service("Stopped"), 101.05))} == {one.reporter.number}
+    for change in (lambda one: one.service(FAILING, 101.05), lambda one: one.stop(101.05)):
+        one = settled()
+        number = one.reporter.number
+        assert {r.number for r in after_its_orders(one, change(one), 101.05)} == {number + 1}
+
+
+def test_no_flow_of_orders_puts_a_report_off_for_longer() -> None:
+    one = settled()
+    one.service(FAILING, 101.05)
+    assert reports(one.stop(101.05 + ORDERS_FIRST_S / 2)) == []
+    assert one.deadline() == pytest.approx(101.05 + ORDERS_FIRST_S)
+
+
+def test_that_an_epoch_is_given_up_is_told_with_the_orders() -> None:
+    """Others wait for nothing else."""
+    one = settled()
+    begin(one)
+    one.service(service("Promoted", promoted=True), 101.2)
+    failed = ServiceInfo("vip", 10, "Failing", failed=True)
+    after_its_orders(one, one.service(ServiceState(failed, promoted=True), 101.3), 101.3)
+    effects = one.service(ServiceState(failed, promoted=False), 101.4)
+    assert [e for e in effects if isinstance(e, Tell) and isinstance(e.message, Order)], "it is stopped now"
+    assert [(r.holding, r.renounced) for r in reports(effects)] == [(None, 5)] * 3
 
 
 def test_what_decides_nothing_is_told_soon_but_not_at_once() -> None:
@@ -140,7 +167,18 @@ def test_what_decides_nothing_is_told_soon_but_not_at_once() -> None:
 def test_a_nudge_is_answered_at_once_but_only_when_it_is_meant_for_this_boot() -> None:
     one = settled()
     assert reports(one.receive("a", State("another", 1, (1, 1), nudge=True), 101.01)) == []
-    assert len(reports(one.receive("a", State("boot-of-x", 1, (1, 1), nudge=True), 101.01))) == 3
+    nudge = State("boot-of-x", one.reporter.number, (1, 1), nudge=True)
+    assert len(reports(one.receive("a", nudge, 101.01))) == 3
+
+
+def test_a_nudge_that_crosses_a_report_is_answered_again_only_when_that_may_be_lost() -> None:
+    """Found: three electors that accepted a ledger nudged one after the other, and each got three reports."""
+    one = settled()
+    nudge = State("boot-of-x", one.reporter.number, (1, 1), nudge=True)
+    assert len(reports(one.receive("a", nudge, 101.01))) == 3
+    assert reports(one.receive("b", nudge, 101.011)) == reports(one.receive("c", nudge, 101.012)) == []
+    assert one.reporter.due == pytest.approx(101.01 + DETAIL_BEATS * H)
+    assert len(reports(one.handle_timer(one.reporter.due))) == 3
 
 
 def test_the_list_of_services_travels_only_to_those_that_do_not_know_it() -> None:
