@@ -196,7 +196,7 @@ class Facts:
     def _tell(self) -> None:
         """Tell the runner at each change; the duration alone of a script that went as the last time is none."""
         state = self.report()
-        if self.told is None or _essence(state) != _essence(self.told):
+        if state != self.told and (self.told is None or _essence(state) != _essence(self.told)):
             self.told = state
             self._effects += (Tell("runner", state),)
 

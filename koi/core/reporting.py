@@ -8,7 +8,6 @@ datagram.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from koi.core.effects import Send
@@ -93,13 +92,16 @@ class Reporter:
         runner = self.runner
         self.sent_at, self.due = now, self._next_due(now)
         lacking = [name for name in runner.settings.electors if self.digests.get(name) != digest]
-        self.last = report = self._next(self._build(why, hears, digest, now), now)
-        full = replace(report, services=self.listed) if lacking else report
+        self._count(now)
+        full = self._build(why, hears, digest, self.listed, now) if lacking else None
+        everybody = full if len(lacking) == len(runner.settings.electors) else None
+        self.last = report = everybody or self._build(why, hears, digest, None, now)
         leader = runner.lease.leader()
         electors = sorted(runner.settings.electors, key=lambda name: name != leader)  # it decides, so it hears first
         sends = [Send(name, full if name in lacking else report) for name in electors]
         if lacking and len(self.listed) > LIGHT_LIST:
-            self.last = report = self._next(report, now)
+            self._count(now)
+            self.last = report = self._build(why, hears, digest, None, now)
             sends += [Send(name, report) for name in lacking]
         return sends
 
@@ -109,11 +111,10 @@ class Reporter:
         beats = IDLE_BEATS if runner.holding is None and runner.told_lease is None else 1
         return timing.on_beat(timing.next_beat(self.due, now) + (beats - 1) * timing.heartbeat, runner.beat_at)
 
-    def _next(self, report: Report, now: float) -> Report:
-        """Under a number of its own."""
+    def _count(self, now: float) -> None:
+        """A report leaves now, under a number of its own."""
         self.number += 1
         self.runner.lease.note_sent(self.number, now)
-        return replace(report, number=self.number)
 
     def _note_change(self, deciding: tuple[Any, ...], details: tuple[Any, ...], now: float) -> None:
         """What decides something is told at once, or once the orders that come of it are carried out; the rest soon."""
@@ -145,7 +146,9 @@ class Reporter:
             self.digest = f"{self.runner.settings.boot[:8]}.{self.list_number}"
         return self.digest
 
-    def _build(self, why: str, hears: int, digest: str, now: float) -> Report:
+    def _build(
+        self, why: str, hears: int, digest: str, services: Optional[tuple[ServiceInfo, ...]], now: float,
+    ) -> Report:
         runner, settings = self.runner, self.runner.settings
         failed_ago = None if runner.failed_at is None else now - runner.failed_at
         recovers_in = None if runner.recover_at is None or not runner.failed else max(0.0, runner.recover_at - now)
@@ -156,5 +159,5 @@ class Reporter:
             runner.state, runner.mode, settings.preference, now - self.started_at, hears, bool(runner.failed), failed_ago,
             runner.recovery.count, recovers_in, runner.blocks_others(), runner.stopped, runner.acknowledged,
             runner.last_failure, settings.port, settings.release,
-            settings.config, digest, None, self._warnings(), bool(runner.maintenance),
+            settings.config, digest, services, self._warnings(), bool(runner.maintenance),
         )
