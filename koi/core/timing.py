@@ -16,6 +16,9 @@ LEADER_SLACK_S = 0.2
 MAX_ANSWER_WAIT_S = 0.05
 LATE_BEATS = 0.125
 """What is done each H, and was done so many H late at most, is due again H after it was due, not after it was done."""
+AHEAD_S = 0.0005
+"""So long before a heartbeat is taken up, what is to reach the electors with it is begun: a process needs as long to wake and to
+speak. A report that came after the heartbeat had been answered would wake each elector once more."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,13 @@ class Timing:
         return (due if 0 <= now - due <= LATE_BEATS * self.heartbeat else now) + self.heartbeat
 
     def on_beat(self, due: float, beat: float | None) -> float:
-        """`due`, or up to one H earlier, when a heartbeat comes: then both wake an elector once, and find it warm.
+        """`due`, or up to one H earlier, AHEAD_S before a heartbeat comes: then both wake an elector once.
 
         `beat` is when the last one came, None: not known. What is due just before one stays so: none comes to the millisecond.
         """
         if beat is None:
             return due
-        late = (due - beat) % self.heartbeat
+        late = (due + AHEAD_S - beat) % self.heartbeat
         return due if late > (1 - LATE_BEATS) * self.heartbeat else due - late
 
     @property

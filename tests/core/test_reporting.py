@@ -18,6 +18,7 @@ from koi.core.recovery import Recovery
 from koi.core.reporting import DETAIL_BEATS, IDLE_BEATS, LIGHT_LIST, MAX_WARNINGS, ORDERS_FIRST_S
 from koi.core.runner import Runner, RunnerSettings
 from koi.core.seat import Seat
+from koi.core.timing import AHEAD_S
 
 T = timing.derive(3.0)
 H = T.heartbeat
@@ -79,7 +80,7 @@ def test_a_report_comes_with_the_leader_s_heartbeat_and_never_later_than_without
         return one.reporter.due
 
     due = report(101.0 + IDLE_BEATS * H)
-    assert due == pytest.approx(101.1 + (2 * IDLE_BEATS - 1) * H), "the last beat before 3 H are over"
+    assert due == pytest.approx(101.1 + (2 * IDLE_BEATS - 1) * H - AHEAD_S), "the last beat before 3 H are over"
     for _ in range(5):
         one.beat_at, was = due + 0.002, due
         due = report(due + 0.001)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from koi.core.timing import MIN_HEARTBEAT_S, RHO, Timing, derive, faults, guard_span, usable
+from koi.core.timing import AHEAD_S, MIN_HEARTBEAT_S, RHO, Timing, derive, faults, guard_span, usable
 
 GOOD = derive(3.0)
 
@@ -91,12 +91,13 @@ def test_what_is_done_on_time_keeps_its_beat() -> None:
 
 
 @pytest.mark.parametrize("due, beat, moved", [
-    (20.0, None, 20.0), (20.0, 19.7, 20.0), (20.0, 19.8, 19.8), (20.0, 7.5, 19.8), (20.0, 20.1, 19.8), (20.0, 19.96, 19.96),
-    (20.0, 20.02, 20.02 - 0.02), (20.0, 19.74, 20.0 - 0.26),
+    (20.0, None, 20.0), (20.0, 19.7, 20.0 - AHEAD_S), (20.0, 19.8, 19.8 - AHEAD_S), (20.0, 7.5, 19.8 - AHEAD_S),
+    (20.0, 20.1, 19.8 - AHEAD_S), (20.0, 19.96, 19.96 - AHEAD_S), (20.0, 20.02, 20.02 - 0.02), (20.0, 19.74, 19.74 - AHEAD_S),
+    (20.0 - AHEAD_S, 19.7, 20.0 - AHEAD_S),
 ])
 def test_a_report_is_moved_to_the_beat_before_it_never_to_a_later_one(due: float, beat: float | None, moved: float) -> None:
     found = derive(3.0).on_beat(due, beat)
-    assert found == pytest.approx(moved) and due - 0.3 < found <= due + 1e-9
+    assert found == pytest.approx(moved, abs=1e-9) and due - 0.3 < found <= due + 1e-9
 
 
 ALONE = [{}, {"lease": 1.6}, {"heartbeat": 0.2}, {"grace": 1.3}, {"leader_timeout": 2.4}]
