@@ -71,6 +71,7 @@ class Runner(Heir):
         self.told_lease, self.told_grace = self.lease_end, UNLIMITED
         self.acknowledged: Optional[Version] = None
         self.told_stopped = False
+        self.told_master: Optional[str] = None
         self.mode = settings.mode
         self.failed_at: Optional[float] = None
         self.recover_delay: Optional[float] = None
@@ -335,10 +336,14 @@ class Runner(Heir):
     # --- what the node is ---
 
     def _master(self) -> Optional[str]:
+        """What scripts are told. That this node was named is no news until it begins: its workers would be woken for that, and
+        again a moment later."""
+        newest, name = self.lease.newest(), self.settings.name
         if self.holding is not None:
-            return self.settings.name
-        newest = self.lease.newest()
-        return newest.master if newest is not None else None
+            self.told_master = name
+        elif newest is not None and (newest.master != name or self.told_master is None):
+            self.told_master = newest.master
+        return self.told_master
 
     @property
     def told_renounced(self) -> Optional[int]:

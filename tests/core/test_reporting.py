@@ -119,6 +119,22 @@ def begin(one: Runner) -> list[Any]:
     return effects
 
 
+def orders(effects: list[Any]) -> list[tuple[str, str | None]]:
+    """The goals that services are given, and who is master by them."""
+    return [(e.message.goal, e.message.master) for e in effects if isinstance(e, Tell) and isinstance(e.message, Order)]
+
+
+def test_that_a_node_was_named_is_no_news_to_its_services_until_it_begins() -> None:
+    """Found: the first vouch had every worker told who is master, and the next one, a moment later, to promote."""
+    one = settled()
+    number = one.reporter.number
+    other = State("boot-of-x", number, (1, 2), "c", "y", 4, digest=one.reporter.digest)
+    assert orders(one.receive("c", other, 101.05)) == [("started", "y")]
+    vouch = Vouch(5, (1, 3), "boot-of-x", number, T.lease, T.grace, digest=one.reporter.digest)
+    assert orders(one.receive("a", vouch, 101.1)) == []
+    assert orders(one.receive("b", vouch, 101.1)) == [("promoted", "x")]
+
+
 def test_a_master_reports_at_once_and_then_every_heartbeat() -> None:
     one = settled()
     found = after_its_orders(one, begin(one), 101.1)
