@@ -20,7 +20,7 @@ from koi import __version__, log
 from koi.config import Config
 from koi.core.pipe import Announce, Held, NodeResult, Pids, Pong, Redefine, Retire, ServiceState, Stopped
 from koi.errors import KoiError
-from koi.proc import changes, lastgood, lock, reload, treefile
+from koi.proc import changes, lastgood, lock, pages, reload, treefile
 from koi.proc.child import ELECTOR, ROOT, RUNNER, SERVICE, Reason, title, worker_name
 from koi.proc.family import Family, Main, how_it_ended
 from koi.proc.heart import Heart
@@ -139,6 +139,7 @@ class Root:
         self.loop.on_turn = partial(self.family.signs.show, ROOT)
         gc.collect()
         gc.freeze()
+        pages.forget_files()
 
     def _stop(self, why: str) -> None:
         self.notifier.tell("STOPPING=1")
