@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from koi import configcheck as check
 from koi.configfile import Faults, Key, Read, Wrong, pairs, read_bytes, read_flat, read_sections, shown
 from koi.configkeys import SCRIPTS, SECTIONS
 from koi.configvalues import Address, variable
+from koi.core.data import dataclass
 from koi.core.timing import Timing, derive
 from koi.errors import ConfigError
 

@@ -7,11 +7,12 @@ the file is turned into an object. A fault never quotes a value on its own accou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import yaml
 
+from koi.core.data import dataclass
 from koi.errors import ConfigError
 
 MAX_FILE_BYTES = 1_000_000

@@ -14,10 +14,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 
 import koi
 from koi.client import Client
+from koi.core.data import dataclass
 from koi.demo_processes import kill, wait_for_end
 from koi.errors import KoiError
 from koi.proc.system import die_with_parent

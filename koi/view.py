@@ -6,9 +6,10 @@ view_status, view_tree and view_node build on it; none of them asks a clock, a f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Mapping, Optional, Sequence, Union
+
+from koi.core.data import dataclass
 
 JSON = dict[str, Any]
 

@@ -5,9 +5,10 @@ A decision is a new ledger to propose, or none; the words go into ledger, journa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Optional
 
+from koi.core.data import dataclass
 from koi.core.messages import ENDING, STUCK, Ledger, Report, Version
 from koi.core.states import still_active
 from koi.core.timing import Timing

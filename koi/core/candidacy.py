@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from koi.core.data import dataclass
 from koi.core.messages import Vote
 
 

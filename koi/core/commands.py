@@ -5,10 +5,11 @@ Pure functions of a View. A refusal says what to do instead. Rule 4.5: a command
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Callable, Optional, Union
 
 from koi.core.arbiter import View, heard, vacancy, why_not
+from koi.core.data import dataclass
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, Fenced, Ledger
 from koi.core.states import still_active
 

@@ -6,9 +6,10 @@ told of every change before the script that follows on it is run. service.py dec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Optional, Union
 
+from koi.core.data import dataclass
 from koi.core.effects import ERROR, Become, EndScript, KillAll, Log, RunScript, Tell
 from koi.core.messages import Last, ServiceInfo
 from koi.core.pipe import Failure, Order, ServiceState

@@ -7,10 +7,11 @@ guard through the ledger; until then, and when it fails, the guard goes on as wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Optional, Union
 
 from koi.core.arbiter import View, ago, heard, is_fenced
+from koi.core.data import dataclass
 from koi.core.effects import EndFence, RunFence
 from koi.core.messages import STUCK, Fenced, Ledger
 

@@ -5,9 +5,9 @@ docs/protocol.md rules 3.6, 4.1 and 4.5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional
 
+from koi.core.data import dataclass
 from koi.core.messages import Ack, Heartbeat, Ledger, Version
 from koi.core.timing import Timing
 

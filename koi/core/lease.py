@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Optional, Union
 
+from koi.core.data import dataclass
 from koi.core.messages import ENDING, MAINTENANCE, STUCK, State, Version, Vouch
 from koi.core.timing import usable
 

@@ -6,9 +6,10 @@ present one is down, so no majority can stand behind a new master while a lease 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Optional
 
+from koi.core.data import dataclass
 from koi.core.messages import Ledger, Report, Version
 from koi.core.timing import Timing
 

@@ -6,8 +6,9 @@ docs/protocol.md sections 3 to 5 say what each datagram is for. A version is (te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Optional, Union
+
+from koi.core.data import dataclass
 
 Version = tuple[int, int]
 

@@ -5,9 +5,9 @@ Times are seconds and points in time of CLOCK_BOOTTIME: all processes of a node 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Optional
 
+from koi.core.data import dataclass
 from koi.core.messages import ServiceInfo
 
 

@@ -6,8 +6,9 @@ administrator. A node that was well for `reset_s` begins to count anew. All time
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional
+
+from koi.core.data import dataclass
 
 MAX_DELAY_S = 86_400.0
 """No node waits longer than a day, whatever the factor."""

@@ -7,10 +7,11 @@ word, as koinode ended in order, is followed at once, and what it gave up stays 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Hashable, Optional
 
 from koi.core.arbiter import Seen
+from koi.core.data import dataclass
 from koi.core.messages import ENDS, Report
 from koi.core.timing import Timing
 

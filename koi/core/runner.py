@@ -7,10 +7,10 @@ waits for a next tick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from koi.core import effects
+from koi.core.data import dataclass
 from koi.core.effects import Log, SetLease, Tell
 from koi.core.heir import Heir
 from koi.core.lease import UNLIMITED, Lease

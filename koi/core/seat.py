@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Optional, Protocol
 
+from koi.core.data import dataclass
 from koi.core.messages import Witness
 
 

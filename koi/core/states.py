@@ -6,9 +6,10 @@ reached from every state, because the worker's own deadline (docs/protocol.md se
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Mapping, Optional
 
+from koi.core.data import dataclass
 from koi.core.pipe import Order
 
 STOPPED, STARTING, STARTED = "Stopped", "Starting", "Started"

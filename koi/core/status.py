@@ -7,8 +7,9 @@ are a failure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Mapping, Optional
+
+from koi.core.data import dataclass
 
 OK, PROMOTED, RUNNING, STOPPED, LIVE = 0, 90, 91, 92, 93
 """Exit codes of `status`; koi-service.sh names them KOI_OK, KOI_MASTER, KOI_BACKUP, KOI_STOPPED, KOI_LIVE."""

@@ -5,7 +5,7 @@ docs/protocol.md sections 1 and 8. All values are seconds; the rates of two cloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from koi.core.data import dataclass
 
 RHO = 0.01
 """Largest difference between the rates of two clocks."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Callable, NoReturn, Optional
 
 from setproctitle import setproctitle
 
 from koi import __version__, log
+from koi.core.data import dataclass
 from koi.core.facts import Debt
 from koi.core.pipe import Heritage, Ping, Pong, ServiceState
 from koi.errors import KoiError

@@ -5,9 +5,9 @@ A verdict ends the waiting, well or badly; None: not yet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Union
 
+from koi.core.data import dataclass
 from koi.core.messages import MAINTENANCE, STUCK
 from koi.core.states import still_active
 

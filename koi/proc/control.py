@@ -6,11 +6,11 @@ Programs). Changing commands are answered when their effect is there; meanwhile 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from koi import __version__
 from koi.core.commands import Command, Refused
+from koi.core.data import dataclass
 from koi.core.effects import Done
 from koi.core.messages import STUCK, Request
 from koi.core.pipe import FailuresList, FailuresQuery, NodeCommand, NodeResult

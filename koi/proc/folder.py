@@ -8,11 +8,11 @@ with what was last seen of it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any, Optional
 
 from koi import log
 from koi.config import Config, override
+from koi.core.data import dataclass
 from koi.errors import ConfigError, KoiError
 from koi.service import catalog
 from koi.service.catalog import Definition

@@ -13,13 +13,14 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Optional
 
 from koi import config, log
 from koi.config import Config
 from koi.configfile import MAX_FILE_BYTES, Faults, read_bytes, read_sections, shown
 from koi.configkeys import SECTIONS
+from koi.core.data import dataclass
 from koi.errors import ConfigError
 from koi.proc import files
 

@@ -8,10 +8,11 @@ for the rest (sockets, electors, timings) root replaces them, and their successo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Optional
 
 from koi.config import Config
+from koi.core.data import dataclass
 from koi.errors import KoiError
 from koi.proc.lastgood import Copy
 

@@ -6,9 +6,9 @@ is started with growing delays, which a healthy minute forgives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Optional
 
+from koi.core.data import dataclass
 from koi.core.facts import Debt
 from koi.core.pipe import ServiceState
 from koi.proc.link import Link

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Optional
 
+from koi.core.data import dataclass
 from koi.core.facts import Debt
 from koi.core.pipe import Held, Heritage, ServiceState
 from koi.core.states import STOPPED

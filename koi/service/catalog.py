@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Callable, Optional
 
+from koi.core.data import dataclass
 from koi.errors import ConfigError, KoiError
 
 ACTIONS = ("start", "stop", "promote", "demote", "status", "failed")

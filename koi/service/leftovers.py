@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Callable, Optional
 
+from koi.core.data import dataclass
 from koi.proc.loop import Loop
 from koi.service import catalog
 from koi.service.script import ENDING

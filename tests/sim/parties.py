@@ -316,7 +316,7 @@ def freeze(value: Any, met: set[int]) -> Any:
         return frozenset(value)
     if isinstance(value, (FunctionType, MethodType)) or id(value) in met:
         return None
-    if is_dataclass(value) and value.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if is_dataclass(value) and type(value).__hash__ is not None:
         return value
     met.add(id(value))
     names = list(vars(value)) if hasattr(value, "__dict__") else [f.name for f in fields(value)]
