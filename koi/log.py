@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Optional, Protocol
 
 from koi.errors import KoiError
@@ -291,6 +293,17 @@ def set_level(level: str) -> None:
 def rename(process: str) -> None:
     """Name the process in its lines from now on; for a child after fork."""
     _log.process = process
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Meanwhile this process logs to where nobody reads it."""
+    with open(os.devnull, "wb", buffering=0) as nothing:
+        outlets, _log.outlets = _log.outlets, [Outlet(Console(False, nothing.fileno()))]
+        try:
+            yield
+        finally:
+            _log.outlets = outlets
 
 
 def hide(secret: str) -> None:

@@ -188,8 +188,9 @@ def _mains(config: Config) -> Mains:
 
         found["elector"] = elector.main
     if config.node.runner:
-        from koi.proc import runner, worker
+        from koi.proc import rehearsal, runner, worker
 
+        rehearsal.play(config, worker.main)
         found["runner"] = runner.main
         found["service"] = worker.main
     return found
