@@ -10,9 +10,10 @@ import os
 import select
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from koi.core.data import dataclass
 from koi.core.messages import Request, Response
 from koi.errors import KoiError
 from koi.names import Address, written

@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, Optional
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, Optional, Union
 
 from koi import log
 from koi.core.pipe import Stop
@@ -25,6 +25,8 @@ from koi.proc.system import TOO_MANY, descendants, die_with_parent
 Main = Callable[[Context], None]
 Outfit = Callable[[Child], dict[str, Any]]
 """What a child is born with besides its pipe: the fields of its Context."""
+Pipes = Sequence[tuple[Child, Link, Link]]
+"""Children that are to be forked, root's end of the pipe to each, and its own."""
 
 BLOCKED = (signal.SIGCHLD, *DISREGARDED)
 """What the new process must not get before it has dropped root's handlers."""
@@ -80,31 +82,56 @@ class Family:
         """The names of those that run."""
         return [c.name for c in self._children.values() if c.pid is not None and kind in (None, c.kind)]
 
-    def fork(self, child: Child, hang_s: Optional[float], outfit: Outfit) -> str:
-        """Start the child; else why the system has no process or pipe to give. It is then tried again later."""
-        try:
-            ours, theirs = pair()
-        except OSError as error:
-            return self._not_born(child, error)
+    def fork(self, children: Sequence[Child], hang_s: float, outfit: Outfit) -> list[Child]:
+        """Start these children; those that were. For the others the system has no process or pipe: they are tried again later.
+
+        One is forked right after the other, with all pipes made before and all else done after: each page that root
+        writes to between two forks becomes the first child's own, which was half a megabyte for each.
+        """
+        pipes = [(child, *ends) for child in children if (ends := self._pipe(child)) is not None]
+        born = []
+        for (child, ours, theirs), pid in zip(pipes, self._fork(pipes, outfit), strict=True):
+            theirs.close()
+            if isinstance(pid, OSError):
+                ours.close()
+                self._not_born(child, pid)
+            else:
+                self._born(child, pid, ours, None if child.kind == SERVICE else hang_s)
+                born.append(child)
+        return born
+
+    def _pipe(self, child: Child) -> Optional[tuple[Link, Link]]:
         if self.signs.has(child.kind):
             self.signs.show(child.kind, 0.0)
+        try:
+            return pair()
+        except OSError as error:
+            self._not_born(child, error)
+            return None
+
+    def _fork(self, pipes: Pipes, outfit: Outfit) -> list[Union[int, OSError]]:
+        """The process ids, or why there is none."""
+        links = [one.link for one in self._children.values() if one.link is not None and not one.link.closed]
+        fds = [link.fileno() for link in (*links, *(end for _, *ends in pipes for end in ends))]
+        pids: list[Union[int, OSError]] = []
         before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         parent = os.getpid()
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._child(child, parent, ours, theirs, outfit)
-        except OSError as error:
-            ours.close()
-            theirs.close()
-            return self._not_born(child, error)
+            for child, _, theirs in pipes:
+                try:
+                    pids.append(os.fork())
+                except OSError as error:
+                    pids.append(error)
+                if pids[-1] == 0:
+                    self._child(child, parent, theirs, fds, outfit)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        child.born(pid, ours, now(), hang_s)
+        return pids
+
+    def _born(self, child: Child, pid: int, link: Link, hang_s: Optional[float]) -> None:
+        child.born(pid, link, now(), hang_s)
         self._by_pid[pid] = child
-        ours.attach(self.loop, lambda to, body: self._hear(child, to, body), lambda: self._pipe_ended(child, pid))
-        return ""
+        link.attach(self.loop, lambda to, body: self._hear(child, to, body), lambda: self._pipe_ended(child, pid))
 
     def tell(self, name: str, message: object) -> None:
         """Send a message to a child; dropped when it does not run."""
@@ -216,32 +243,34 @@ class Family:
                 self._hear(child, to, body)
         link.close()
 
-    def _not_born(self, child: Child, error: OSError) -> str:
-        """Told once, however often it is tried."""
+    def _not_born(self, child: Child, error: OSError) -> None:
+        """Told once, however often it is tried; `child.not_born` keeps it."""
         why = f"{child.name} cannot be started: {error.strerror}; {SHORT_OF.get(error.errno or 0, 'see the log of the kernel')}"
         if child.not_born != why:
             child.not_born = why
             log.get().error(f"{why}; it is tried again and again, {MAX_DELAY_S:g} s apart at most")
         child.started = now()
         child.gone(now(), again=True)
-        return why
 
-    def _child(self, child: Child, parent: int, ours: Link, theirs: Link, outfit: Outfit) -> NoReturn:
-        """In the new process: drop what is not its own, then live. Never returns."""
+    def _child(self, child: Child, parent: int, link: Link, fds: list[int], outfit: Outfit) -> NoReturn:
+        """In the new process: drop what is not its own, then live. Never returns.
+
+        `fds` are all ends of all pipes. They are closed by number, for to touch the links of a hundred siblings takes
+        memory; the links live on in the frames below this one, so none is closed a second time.
+        """
         try:
             if child.kind != SERVICE:
                 die_with_parent(signal.SIGKILL)
-            ours.close_copy()
-            for other in self._children.values():
-                if other.link is not None:
-                    other.link.close_copy()
+            for fd in fds:
+                if fd != link.fileno():
+                    os.close(fd)
             self.loop.close()
             for close in self.inherited:
                 close()
             if child.kind != SERVICE:
                 os.close(self._lock)
             reset_signals()
-            context = Context(name=child.name, link=theirs, loop=Loop(), cell=self.cell, signs=self.signs, **outfit(child))
+            context = Context(name=child.name, link=link, loop=Loop(), cell=self.cell, signs=self.signs, **outfit(child))
         except BaseException as fault:
             log.get().critical(f"{child.name} cannot begin: {fault!r}")
             os._exit(os.EX_SOFTWARE)

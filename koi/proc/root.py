@@ -195,19 +195,18 @@ class Root:
                 self.family.add(Child(worker_name(one.name), SERVICE, one, due=first, unclean=unclean, debt=debt, last=told))
 
     def _start_due(self, time: float) -> None:
-        for child in self.family.all():
-            if child.due is not None and not self.shutdown.replaces:
+        due = [child for child in self.family.all() if child.due is not None and child.due <= time]
+        if not self.shutdown.replaces:
+            for child in self.family.all():
                 child.due = None
-            elif child.due is not None and child.due <= time:
-                self._start(child)
+        elif due:
+            for child in self.family.fork(due, self.heart.hang_s, self._outfit):
+                self._started(child)
+            for child in due:
+                if child.pid is None and child.kind != SERVICE:
+                    self._give_up_start(child.not_born)
 
-    def _start(self, child: Child) -> None:
-        pinged = child.kind != SERVICE
-        why_not = self.family.fork(child, self.heart.hang_s if pinged else None, self._outfit)
-        if why_not:
-            if pinged:
-                self._give_up_start(why_not)
-            return
+    def _started(self, child: Child) -> None:
         self._pids_changed = True
         self.heart.ping(child, now())
         if child.kind == RUNNER and child.starts > 1:
