@@ -55,6 +55,12 @@ class Home:
             os.close(self._fd)
         self._fd = fd
 
+    def close(self) -> None:
+        """It is not held any more."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
     def moved(self, definition: catalog.Definition) -> Optional[catalog.Definition]:
         """The service where it is now; None when it is where it was, or gone."""
         self.refresh()

@@ -44,7 +44,7 @@ class Nowhere(Definition):
         return [PROGRAM if action == STOP else ""]
 
 
-SERVICE = Nowhere(".rehearsal", None, "", FOLDER, frozenset())
+SERVICE = Nowhere(".rehearsal", None, "/", FOLDER, frozenset())
 """Called as no real service can be, so that no process is taken for its own."""
 
 

@@ -90,6 +90,7 @@ class Worker(Changing, Takeover):
         if not self._may_leave():
             self.context.run(self._deadline, self._timer)
         self._note_end()
+        self.home.close()
 
     def _message(self, message: Any) -> None:
         if isinstance(message, Order):
