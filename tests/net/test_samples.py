@@ -16,6 +16,8 @@ from tests.cluster import tree_of, until
 from tests.net.hosts import Hosts, needs_namespaces
 
 NODES, CLIENT = "abc", "d"
+CALM = "3s"
+"""A lease that a busy machine keeps: the address must stay where it was seen until this test moves it."""
 IPV4, IPV6 = "10.77.0.100", "fd77::100"
 pytestmark = needs_namespaces
 
@@ -46,7 +48,7 @@ class Site:
         config.write_text(
             f"node: {{name: {name}, state_dir: {folder}/s, run_dir: {folder}/r}}\n"
             f"cluster:\n  password: 0123456789abcdef\n  electors: {{{electors}}}\n"
-            f"service: {{folder: {folder}/services}}\ntime: {{failover: 1s, status_interval: 500ms}}\n")
+            f"service: {{folder: {folder}/services}}\ntime: {{failover: {CALM}, status_interval: 500ms}}\n")
         config.chmod(0o600)
 
     def device(self, host: str) -> str:

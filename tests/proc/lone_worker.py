@@ -17,6 +17,7 @@ from koi.proc.child import Context, live, reset_signals, worker_name
 from koi.proc.link import Link, loads, pair
 from koi.proc.loop import Loop, now
 from koi.service import catalog, leftovers
+from tests.proc.waiting import state as proc_state
 from tests.proc.waiting import until
 
 
@@ -116,7 +117,11 @@ class Lone:
             last = self.last()
             return last if last is not None and last.info.state == state and last.info.action is None else None
 
-        found = until(reached, seconds, f"{state}; last: {self.last()}; log: {self.log()[-2000:]}")
+        try:
+            found = until(reached, seconds, state)
+        except AssertionError as error:
+            lives = None if self.pid is None else proc_state(self.pid)
+            raise AssertionError(f"{error}; last: {self.last()}; its process is {lives}; log: {self.log()[-2000:]}") from None
         assert found is not None
         return found
 

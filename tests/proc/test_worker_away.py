@@ -102,12 +102,13 @@ def test_what_was_deleted_may_be_promoted_and_its_program_is_ended(make_lone: Ma
     assert not lone.failures()
 
 
-def test_a_demote_that_waits_for_its_folder_is_in_time(make_lone: MakeLone) -> None:
+def test_a_demote_that_waits_for_its_folder_is_in_time(make_lone: MakeLone, monkeypatch: pytest.MonkeyPatch) -> None:
     """It begins a quarter of the grace after the end of the lease and waits for half of it."""
-    lone = promoted(make_lone(*ALL))
+    monkeypatch.setattr(changing, "AWAY_S", 3600.0)
+    lone = promoted(make_lone(*ALL, failover="30s"))  # a quarter of its grace, 2.9 s, is left for a busy machine
     remove(lone.service)
     ends(lone)
-    assert not lone.until("Started").promoted and "is killed" not in lone.log()
+    assert not lone.until("Started", 30.0).promoted and "is killed" not in lone.log()
 
 
 def test_a_promote_that_waits_for_its_folder_ends_with_the_lease(make_lone: MakeLone, monkeypatch: pytest.MonkeyPatch) -> None:
