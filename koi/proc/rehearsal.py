@@ -4,13 +4,13 @@ Python adapts code while it runs: in its first calls a function writes into its 
 writes to them; later it does neither. A page that a process writes to becomes its own, so a worker that is born with
 adapted code takes half a megabyte less.
 
-Rule: nothing outside of this process is touched. The service of a rehearsal has no folder and nothing to run but a program
-that does nothing; it never fences, logs to nowhere, and all ends within LIMIT_S. A rehearsal that fails costs memory
-and nothing else.
+Rule: nothing outside of this process is touched. The service of a rehearsal has nothing to run but a program that does
+nothing; it never fences, logs to nowhere, and all ends within LIMIT_S. A rehearsal that fails costs memory and nothing else.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Callable, Optional
 
@@ -32,7 +32,7 @@ PROGRAM = "/bin/true"
 
 
 class Nowhere(Definition):
-    """A service without a folder."""
+    """A service whose folder is none: it is there, and has no script."""
 
     @property
     def directory(self) -> str:
@@ -44,7 +44,7 @@ class Nowhere(Definition):
         return [PROGRAM if action == STOP else ""]
 
 
-SERVICE = Nowhere(".rehearsal", None, "/", FOLDER, frozenset())
+SERVICE = Nowhere(".rehearsal", None, os.devnull, FOLDER, frozenset())
 """Called as no real service can be, so that no process is taken for its own."""
 
 
