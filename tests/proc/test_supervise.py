@@ -157,8 +157,8 @@ def test_what_the_machine_cannot_give_is_told_once_and_again_when_it_is_somethin
         def pair(number: int = number) -> None:
             raise OSError(number, os.strerror(number))
         monkeypatch.setattr(family, "pair", pair)
-        why = children.fork(one, None, lambda child: {})
-        assert why.startswith(f"runner cannot be started: {os.strerror(number)}; ")
+        assert children.fork([one], 1.0, lambda child: {}) == []
+        assert one.not_born.startswith(f"runner cannot be started: {os.strerror(number)}; ")
     loop.close()
     assert len(told) == 3 and "ulimit -n" in told[0] and "ulimit -u" in told[1] and "kernel" in told[2]
     assert one.due is not None and one.failures == 4
