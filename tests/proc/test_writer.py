@@ -87,7 +87,7 @@ def test_a_trouble_of_the_disk_is_told_until_a_write_was_well() -> None:
 def test_an_elector_that_is_silent_beside_its_runner_may_have_a_full_disk() -> None:
     """One whose machine died fell silent with it, and its last report says nothing of its disk."""
     machine = SimpleNamespace(reports={"b": SimpleNamespace(at=10.0)}, timing=derive(3.0))
-    one: Any = SimpleNamespace(machine=machine, _address=lambda name: "10.0.0.2:42012")
+    one: Any = SimpleNamespace(machine=machine, _address=lambda name: "10.0.0.2:42012", _why_silent=lambda name: "")
     assert "though its runner is heard" in Snapshot._silent(one, "b", 8.0)
     for name, since in (("b", 9.5), ("c", 8.0)):
         assert Snapshot._silent(one, name, since).endswith("see that koinode runs there and that UDP reaches 10.0.0.2:42012")
