@@ -203,7 +203,7 @@ def test_without_a_descriptor_to_look_with_it_is_not_taken_for_nothing_left(
 ) -> None:
     """Found: a worker whose machine had no descriptor left saw no program of its predecessor and started one beside it."""
     runner.run("sleep 60 & :", **environment(mark))
-    pid = leftovers.find(mark)[0].pid
+    pid = until(lambda: [one.pid for one in leftovers.find(mark)], what="the program is found once it has begun")[0]
 
     def refuse(*args: object) -> int:
         raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
