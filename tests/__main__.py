@@ -17,8 +17,9 @@ TREE = "tests/proc"
 def main() -> int:
     """Run both halves."""
     pytest, checkout = [sys.executable, "-m", "pytest"], Path(__file__).parent.parent
+    rest = [*pytest, "tests", f"--ignore={TREE}"]
     with tempfile.TemporaryFile("w+") as shown_later:
-        second = subprocess.Popen([*pytest, "tests", f"--ignore={TREE}"], cwd=checkout, stdout=shown_later, stderr=subprocess.STDOUT)
+        second = subprocess.Popen(rest, cwd=checkout, stdout=shown_later, stderr=subprocess.STDOUT)
         try:
             first = subprocess.run([*pytest, TREE], cwd=checkout).returncode
             second.wait()

@@ -83,12 +83,12 @@ class Heir(Upkept):
         self._tell_held()
 
     def _is_unsure(self, holds: frozenset[str]) -> bool:
-        """Whether something may be promoted here whose guards run out unless a majority of electors has accepted the hold.
+        """Whether something may be promoted here, or be held on, whose guards run out unless a majority has accepted the hold.
 
         A cut off leader accepts a hold that nobody else hears of. A tree that lived under the hold of a majority had a lease
         without end, and that is known.
         """
-        exposed = self.left and self.owes and not self.covered and not self.maintenance
+        exposed = self.left and (self.owes or self.detached is not None) and not self.covered and not self.maintenance
         return exposed and self.lease.saying(holds) < self.settings.majority
 
     def _is_superseded(self) -> bool:

@@ -108,7 +108,7 @@ def test_what_may_be_covered_by_the_hold_or_held_nothing_stays_as_it_is(heritage
 
 
 def test_what_was_detached_is_not_taken_up_once_another_node_is_master() -> None:
-    one = taken_up(Heritage(("old",), None, None, None, True, 5))
+    one = taken_up(Heritage(("old",), None, None, None, True, 5, covered=True))
     assert "a later epoch" in one.letting_go and one.maintenance is False, "the first elector's word was not enough"
     one.service(service(), 102.0)
     assert one.holding is None and one.maintenance is True and one.told_renounced == 5
@@ -164,11 +164,14 @@ def test_that_there_is_a_hold_is_believed_of_one_elector_where_nobody_else_can_b
     assert one.maintenance is True
 
 
-@pytest.mark.parametrize("detached", [None, 5])
+@pytest.mark.parametrize("owes, detached", [(True, None), (True, 5), (False, 5)])
 @pytest.mark.parametrize("names", ["a", ""])
-def test_one_word_for_a_hold_does_not_keep_promoted_what_had_a_lease_with_an_end(names: str, detached: Optional[int]) -> None:
-    """Found: a leader that was cut off accepted a hold alone, its tree was killed, and the next one left all as it was."""
-    one = runner(Heritage(("old",), None, 4, None, True, detached, True), maintenance=True)
+def test_one_word_for_a_hold_keeps_nothing_that_had_a_lease_with_an_end(names: str, owes: bool, detached: Optional[int]) -> None:
+    """Found: a leader that was cut off accepted a hold alone, its tree was killed, and the next one left all as it was.
+
+    Nor is held on what is demoted already: its workers outlived their root.
+    """
+    one = runner(Heritage(("old",), None, 4, None, True, detached, owes), maintenance=True)
     one.start(100.0)
     later(one, 100.01, names, master="x", epoch=5, hold=MAINTENANCE)
     assert one.maintenance is None and one.deadline() <= 100.0 + 3 * T.heartbeat
