@@ -56,7 +56,7 @@ def debt(run_dir: str, may_hold: bool, began: float) -> Optional[Debt]:
     `may_hold` counts when the file cannot be used; `began` is when this koinode began.
     """
     try:
-        with open(os.path.join(run_dir, LEASE_NAME), encoding="ascii") as file:
+        with open(os.path.join(run_dir, LEASE_NAME), encoding="utf-8") as file:
             boot, word, grace = file.read(LINE_BYTES).split()
         if word == NONE or boot != boot_id():
             return None
@@ -77,7 +77,7 @@ def remove(run_dir: str) -> None:
 def boot_id() -> str:
     """Names the time between two starts of the machine."""
     try:
-        with open(BOOT_ID, encoding="ascii") as file:
+        with open(BOOT_ID, encoding="utf-8") as file:
             return file.read().strip() or "unknown"
     except OSError:
         return "unknown"

@@ -99,7 +99,7 @@ def remove_pid(paths: Sequence[str]) -> None:
     """Remove the files again that hold this process's id, or nothing for which there was room."""
     for path in paths:
         try:
-            with open(path, encoding="ascii") as file:
+            with open(path, encoding="utf-8") as file:
                 mine = file.read().strip() in ("", str(os.getpid()))
             if mine:
                 os.unlink(path)

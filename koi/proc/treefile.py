@@ -113,7 +113,7 @@ def find(run_dir: str, now: float) -> tuple[Tree, Optional[str]]:
 
 def note_demoted(run_dir: str, service: str) -> None:
     """A worker that outlived its root: the service is not promoted any more. Raises OSError."""
-    with open(os.path.join(run_dir, service + DEMOTED), "w", encoding="ascii"):
+    with open(os.path.join(run_dir, service + DEMOTED), "w", encoding="utf-8"):
         pass
 
 
